@@ -1,0 +1,37 @@
+# What every target of this project is built with, and the two ways to declare one.
+
+add_library(gmlake_flags INTERFACE)
+target_compile_options(gmlake_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+  $<$<BOOL:${GMLAKE_WERROR}>:-Werror> $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>)
+if(GMLAKE_SANITIZE)
+  target_compile_options(gmlake_flags INTERFACE -fsanitize=${GMLAKE_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all)
+  target_link_options(gmlake_flags INTERFACE -fsanitize=${GMLAKE_SANITIZE})
+endif()
+if(GMLAKE_CHECKS STREQUAL "audit")
+  target_compile_definitions(gmlake_flags INTERFACE GMLAKE_CHECK_LEVEL=2)
+elseif(GMLAKE_CHECKS STREQUAL "debug" OR (GMLAKE_CHECKS STREQUAL "" AND CMAKE_BUILD_TYPE STREQUAL "Debug"))
+  target_compile_definitions(gmlake_flags INTERFACE GMLAKE_CHECK_LEVEL=1)
+endif()
+
+# gmlake_layer(NAME SOURCES file... USES lower-layer...): one folder of src/, which sees only the layers below it.
+function(gmlake_layer name)
+  cmake_parse_arguments(arg "" "" "SOURCES;USES" ${ARGN})
+  add_library(gmlake_${name} OBJECT ${arg_SOURCES})
+  target_include_directories(gmlake_${name} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
+  target_link_libraries(gmlake_${name} PRIVATE gmlake_flags)
+  foreach(lower IN LISTS arg_USES)
+    target_link_libraries(gmlake_${name} PUBLIC gmlake_${lower})
+  endforeach()
+endfunction()
+
+# gmlake_test(NAME SOURCES file... LINKS library... LABELS label...): a GoogleTest program, one ctest entry per test.
+function(gmlake_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINKS;LABELS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LINKS} gmlake_flags GTest::gmock GTest::gtest_main)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE GMLAKE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${arg_LABELS}")
+endfunction()

@@ -1,0 +1,117 @@
+// The driver seam: every call that the library makes to get addresses, physical memory and points on streams.
+// Backends: cuda, host, model. Wrappers: fault, record. The conformance suite in tests/driver/ is this contract as code.
+//
+// Contract, the same for every backend (stricter than cuda.h 13.0 where cuda.h leaves a thing undefined):
+// - Calls may come from any thread at the same time. No call waits for work on a device, event_synchronize excepted.
+// - A call that fails changes nothing. Errors name the step and carry the size or address in question.
+// - reserve / address_free deal in address ranges; create / release in physical memory; map / unmap join the two.
+// - A handle is mapped whole, at offset 0, at an address that is a multiple of its granularity, inside one reservation,
+//   over addresses that are not mapped. One handle may be mapped at several addresses at once (aliases).
+// - unmap takes a range that starts and ends on mapping boundaries and is mapped throughout; it may span many mappings.
+// - set_access takes a range that is mapped throughout. A new mapping has no access: touching it before is an error.
+// - address_free takes exactly the pointer and the size of a reservation with nothing mapped in it.
+// - Memory lives until its handle is released and its last mapping is gone.
+// - New memory has unspecified contents.
+// Costs and limits were measured on an H200; docs/driver.md has the table.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "gmlake/result.hpp"
+
+namespace gmlake::driver {
+
+using Address = std::uint64_t;  // an address on the device; 0 is never handed out
+
+enum class Handle : std::uint64_t { none = 0 };  // physical memory, as CUmemGenericAllocationHandle
+enum class Event : std::uint64_t { none = 0 };   // a point on a stream, as CUevent
+
+// A stream of one device, as (device, CUstream). Handle 0 is the device's default stream.
+struct Stream {
+  int device = 0;
+  std::uint64_t handle = 0;
+
+  friend bool operator==(const Stream&, const Stream&) = default;
+};
+
+// Where physical memory lies: in a GPU, or in a NUMA node of the host.
+struct Location {
+  enum class Kind : std::uint8_t { device, host_numa };
+  Kind kind = Kind::device;
+  int id = 0;
+
+  friend bool operator==(const Location&, const Location&) = default;
+};
+
+// What create() makes. The granularity depends on all of it: ask for these exact properties.
+struct MemoryProperties {
+  Location location;
+  bool rdma_capable = false;    // CU_MEM_ALLOCATION_PROP gpuDirectRDMACapable
+  bool posix_fd_handle = false;  // shareable as a POSIX file descriptor
+  bool fabric_handle = false;    // shareable as a fabric handle
+
+  friend bool operator==(const MemoryProperties&, const MemoryProperties&) = default;
+};
+
+struct DeviceProperties {
+  std::string name;
+  std::uint64_t total_bytes = 0;
+  bool vmm_supported = false;        // virtual memory management: without it nothing here works
+  bool rdma_supported = false;       // rdma_capable memory
+  bool posix_fd_supported = false;
+  bool fabric_supported = false;
+  bool host_numa_supported = false;  // Location::Kind::host_numa
+  int host_numa_node = -1;           // the node nearest to the device, -1 where unknown
+};
+
+struct MemoryInfo {
+  std::uint64_t free_bytes = 0;
+  std::uint64_t total_bytes = 0;
+};
+
+enum class CaptureState : std::uint8_t { none, active, invalidated };
+
+class Driver {
+ public:
+  virtual ~Driver() = default;
+
+  virtual std::string_view name() const = 0;  // "cuda", "host", "model"; wrappers give the name of what they wrap
+
+  // Devices are numbered from 0. Errors: no_driver, invalid_device.
+  virtual Result<int> device_count() = 0;
+  virtual Result<DeviceProperties> device_properties(int device) = 0;
+  virtual Result<MemoryInfo> memory_info(int device) = 0;
+  // Bytes, a power of two. Errors: invalid_device, not_supported (a flag that the device lacks).
+  virtual Result<std::uint64_t> granularity(const MemoryProperties& properties) = 0;
+
+  // `bytes` is a multiple of the granularity (of host and model: of 4 KiB at least); `alignment` is 0 or a power of two.
+  virtual Result<Address> reserve(std::uint64_t bytes, std::uint64_t alignment) = 0;
+  virtual Status address_free(Address address, std::uint64_t bytes) = 0;
+
+  // `bytes` is a multiple of the granularity of `properties`, not 0. Errors: out_of_memory, invalid_value, not_supported.
+  virtual Result<Handle> create(std::uint64_t bytes, const MemoryProperties& properties) = 0;
+  virtual Status release(Handle handle) = 0;
+
+  virtual Status map(Address address, std::uint64_t bytes, Handle handle) = 0;
+  virtual Status unmap(Address address, std::uint64_t bytes) = 0;
+  // Read and write access for each device listed. Devices not listed keep what they have. Not empty.
+  virtual Status set_access(Address address, std::uint64_t bytes, std::span<const int> devices) = 0;
+
+  // Events carry no time. An event never recorded queries as passed. record may be repeated: the last one counts.
+  virtual Result<Event> event_create(int device) = 0;
+  virtual Status event_record(Event event, Stream stream) = 0;
+  virtual Result<bool> event_query(Event event) = 0;  // true: all work enqueued before the record is complete
+  virtual Status event_synchronize(Event event) = 0;  // waits, on the calling thread
+  virtual Status stream_wait(Stream stream, Event event) = 0;  // later work on `stream` waits, on the device
+  virtual Status event_destroy(Event event) = 0;
+
+  virtual Result<CaptureState> capture_state(Stream stream) = 0;
+
+  // Nanoseconds on the clock that driver costs are measured by: the host's for cuda and host, the model's own for model.
+  virtual std::uint64_t clock_ns() = 0;
+};
+
+}  // namespace gmlake::driver

@@ -1,0 +1,30 @@
+// What the replay engine drives: an allocator, real or modelled, on a driver. One instance serves one device.
+// Not thread-safe: one thread replays.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "driver/driver.hpp"
+#include "gmlake/result.hpp"
+
+namespace gmlake::replay {
+
+class Target {
+ public:
+  virtual ~Target() = default;
+
+  virtual std::string_view name() const = 0;  // as --allocators spells it
+
+  // Errors: out_of_memory and its kin. A request of 0 bytes is treated as 1.
+  virtual Result<driver::Address> allocate(std::uint64_t bytes, driver::Stream stream) = 0;
+  virtual Status deallocate(driver::Address address, driver::Stream stream) = 0;
+  virtual Status record_stream(driver::Address address, driver::Stream stream) = 0;
+  virtual Status trim() = 0;
+
+  // Physical bytes held now, and at most so far.
+  virtual std::uint64_t reserved_bytes() const = 0;
+  virtual std::uint64_t peak_reserved_bytes() const = 0;
+};
+
+}  // namespace gmlake::replay

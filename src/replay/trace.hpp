@@ -1,0 +1,57 @@
+// A recorded run of an allocator's callers: what was allocated, freed and used on which stream, in order.
+// The one vocabulary of operations that readers, writers, generators, the replay engine and tests speak.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace gmlake::replay {
+
+// What an event does.
+enum class Op : std::uint8_t {
+  alloc,          // block `id` gets `bytes` on `stream`
+  free,           // block `id` is freed (on the stream it was allocated on)
+  record_stream,  // block `id` is used on `stream` too, by work enqueued now
+  advance,        // `stream` completes its `bytes` oldest recorded uses (a held stream; see DeviceTrace::held_streams)
+  trim,           // cached memory is given back
+};
+
+// 16 bytes: a trace of a million events stays in the cache's reach.
+struct Event {
+  Op op = Op::alloc;
+  std::uint8_t reserved = 0;
+  std::uint16_t stream = 0;  // an index into DeviceTrace::streams
+  std::uint32_t id = 0;      // blocks are numbered from 0 in the order of their alloc events; each id is allocated once
+  std::uint64_t bytes = 0;   // alloc: as requested, not rounded. free: 0
+};
+static_assert(sizeof(Event) == 16);
+
+// One of the recorded allocator's own driver allocations, in the order in which they were made: a model of that
+// allocator can take its addresses from here, where the order of equal-sized free blocks depends on them.
+struct RecordedSegment {
+  std::uint32_t event = 0;  // the segment was made while handling events[event]
+  std::uint16_t stream = 0;
+  std::uint64_t address = 0;
+  std::uint64_t bytes = 0;
+};
+
+// Everything that happened on one device.
+struct DeviceTrace {
+  int device = 0;
+  std::vector<Event> events;
+  std::uint32_t block_count = 0;
+  std::vector<std::uint64_t> streams{0};  // the recorded handle of each stream index
+  // Streams whose work completes only at `advance` events: readers add one for each group of uses that they saw pending
+  // between a request to free and its completion. All other streams keep up with the host. True at index s: s is held.
+  std::vector<bool> held_streams{false};
+  std::vector<RecordedSegment> recorded_segments;
+  std::uint64_t recorded_peak_reserved_bytes = 0;  // what the recorded allocator reserved at most; 0 where unknown
+};
+
+struct Trace {
+  std::string name;  // for tables: the file's name without folders and endings
+  std::vector<DeviceTrace> devices;
+};
+
+}  // namespace gmlake::replay
