@@ -1,12 +1,19 @@
-# What every target of this project is built with, and the two ways to declare one.
+# What every target of this project is built with, and the ways to declare one.
+
+find_package(Threads REQUIRED)
 
 add_library(gmlake_flags INTERFACE)
 target_compile_options(gmlake_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
   $<$<BOOL:${GMLAKE_WERROR}>:-Werror> $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>)
-if(GMLAKE_SANITIZE)
-  target_compile_options(gmlake_flags INTERFACE -fsanitize=${GMLAKE_SANITIZE} -fno-omit-frame-pointer
+set(gmlake_sanitizers ${GMLAKE_SANITIZE})
+if(GMLAKE_FUZZ)
+  string(APPEND gmlake_sanitizers ",fuzzer-no-link")
+  string(REGEX REPLACE "^," "" gmlake_sanitizers "${gmlake_sanitizers}")
+endif()
+if(gmlake_sanitizers)
+  target_compile_options(gmlake_flags INTERFACE -fsanitize=${gmlake_sanitizers} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
-  target_link_options(gmlake_flags INTERFACE -fsanitize=${GMLAKE_SANITIZE})
+  target_link_options(gmlake_flags INTERFACE -fsanitize=${gmlake_sanitizers})
 endif()
 if(GMLAKE_CHECKS STREQUAL "audit")
   target_compile_definitions(gmlake_flags INTERFACE GMLAKE_CHECK_LEVEL=2)
@@ -15,12 +22,15 @@ elseif(GMLAKE_CHECKS STREQUAL "debug" OR (GMLAKE_CHECKS STREQUAL "" AND CMAKE_BU
 endif()
 
 # gmlake_layer(NAME SOURCES file... USES lower-layer...): one folder of src/, which sees only the layers below it.
+# A static library, so that whoever links a layer gets those below it too; src/CMakeLists.txt merges the layers that
+# are installed into the one library `gmlake`.
 function(gmlake_layer name)
   cmake_parse_arguments(arg "" "" "SOURCES;USES" ${ARGN})
-  add_library(gmlake_${name} OBJECT ${arg_SOURCES})
+  add_library(gmlake_${name} STATIC ${arg_SOURCES})
   target_include_directories(gmlake_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
-  target_link_libraries(gmlake_${name} PRIVATE gmlake_flags)
+  target_compile_features(gmlake_${name} PUBLIC cxx_std_20)
+  target_link_libraries(gmlake_${name} PRIVATE gmlake_flags PUBLIC Threads::Threads ${CMAKE_DL_LIBS})
   foreach(lower IN LISTS arg_USES)
     target_link_libraries(gmlake_${name} PUBLIC gmlake_${lower})
   endforeach()
@@ -34,4 +44,16 @@ function(gmlake_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE GMLAKE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${arg_LABELS}")
+endfunction()
+
+# gmlake_fuzzer(NAME SOURCES file... LINKS library...): a libFuzzer program, built with GMLAKE_FUZZ alone.
+function(gmlake_fuzzer name)
+  if(NOT GMLAKE_FUZZ)
+    return()
+  endif()
+  cmake_parse_arguments(arg "" "" "SOURCES;LINKS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LINKS} gmlake_flags)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
 endfunction()

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Uses the package as a stranger would, in a temporary folder, and runs what comes out.
+
+find_package      install to a prefix, build a consumer that finds it there
+shared            the same with BUILD_SHARED_LIBS
+add_subdirectory  build the consumer with the sources as a subdirectory
+headers           compile every installed header by itself, against the installed prefix alone
+"""
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+
+def run(*command):
+    print("+", *command, flush=True)
+    subprocess.run([str(part) for part in command], check=True)
+
+
+def install(options, prefix):
+    run(options.cmake, "--install", options.build, "--prefix", prefix)
+
+
+def build_consumer(options, build, *settings):
+    source = pathlib.Path(__file__).parent / "consumer"
+    run(options.cmake, "-S", source, "-B", build, "-G", options.generator, "-DCMAKE_BUILD_TYPE=Release",
+        f"-DCMAKE_CXX_COMPILER={options.compiler}", *settings)
+    run(options.cmake, "--build", build)
+    run(build / "app")
+
+
+def find_package(options, scratch):
+    install(options, scratch / "prefix")
+    build_consumer(options, scratch / "build", f"-DCMAKE_PREFIX_PATH={scratch / 'prefix'}")
+    run(scratch / "prefix" / "bin" / "gmlake", "--version")
+
+
+def shared(options, scratch):
+    run(options.cmake, "-S", options.source, "-B", scratch / "library", "-G", options.generator,
+        "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_CXX_COMPILER={options.compiler}", "-DBUILD_SHARED_LIBS=ON",
+        "-DGMLAKE_BUILD_TOOLS=OFF", "-DGMLAKE_BUILD_TESTS=OFF", "-DGMLAKE_BUILD_BENCH=OFF",
+        f"-DCMAKE_INSTALL_PREFIX={scratch / 'prefix'}")
+    run(options.cmake, "--build", scratch / "library", "--target", "install")
+    if not list((scratch / "prefix").glob("lib*/**/libgmlake.so")):
+        sys.exit("no shared library was installed")
+    build_consumer(options, scratch / "build", f"-DCMAKE_PREFIX_PATH={scratch / 'prefix'}")
+
+
+def add_subdirectory(options, scratch):
+    build_consumer(options, scratch / "build", f"-DGMLAKE_SUBDIRECTORY={options.source}")
+
+
+def headers(options, scratch):
+    install(options, scratch / "prefix")
+    include = scratch / "prefix" / "include"
+    installed = sorted(include.glob("gmlake/**/*.hpp")) + sorted(include.glob("gmlake/**/*.h"))
+    if not installed:
+        sys.exit("no headers were installed")
+    for header in installed:
+        unit = scratch / "unit.cpp"
+        unit.write_text(f"#include <{header.relative_to(include)}>\n")
+        run(options.compiler, "-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-fsyntax-only",
+            f"-I{include}", unit)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ways = {way.__name__: way for way in (find_package, shared, add_subdirectory, headers)}
+    parser.add_argument("way", choices=ways)
+    for name in ("cmake", "source", "build", "compiler", "generator"):
+        parser.add_argument(f"--{name}", required=True)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="gmlake-package-") as scratch:
+        try:
+            ways[options.way](options, pathlib.Path(scratch))
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"failed with status {error.returncode}: {' '.join(error.cmd)}")
+
+
+if __name__ == "__main__":
+    main()
