@@ -1,0 +1,59 @@
+// A mutex that clang's thread-safety analysis understands. Every shared field names its lock with GMLAKE_GUARDED_BY, and
+// a function that wants the lock held says GMLAKE_REQUIRES: the compiler then checks each access (-Wthread-safety).
+// Under other compilers the macros are empty and Mutex is std::mutex. Any thread may lock; the one that locked unlocks.
+#pragma once
+
+#include <mutex>
+
+#if defined(__clang__)
+#define GMLAKE_THREAD_ATTRIBUTE(x) __attribute__((x))
+#else
+#define GMLAKE_THREAD_ATTRIBUTE(x)
+#endif
+
+#define GMLAKE_CAPABILITY(name) GMLAKE_THREAD_ATTRIBUTE(capability(name))
+#define GMLAKE_SCOPED_CAPABILITY GMLAKE_THREAD_ATTRIBUTE(scoped_lockable)
+#define GMLAKE_GUARDED_BY(mutex) GMLAKE_THREAD_ATTRIBUTE(guarded_by(mutex))        // the field itself
+#define GMLAKE_PT_GUARDED_BY(mutex) GMLAKE_THREAD_ATTRIBUTE(pt_guarded_by(mutex))  // what the pointer points to
+#define GMLAKE_ACQUIRED_BEFORE(...) GMLAKE_THREAD_ATTRIBUTE(acquired_before(__VA_ARGS__))
+#define GMLAKE_ACQUIRED_AFTER(...) GMLAKE_THREAD_ATTRIBUTE(acquired_after(__VA_ARGS__))
+#define GMLAKE_REQUIRES(...) GMLAKE_THREAD_ATTRIBUTE(requires_capability(__VA_ARGS__))
+#define GMLAKE_ACQUIRE(...) GMLAKE_THREAD_ATTRIBUTE(acquire_capability(__VA_ARGS__))
+#define GMLAKE_RELEASE(...) GMLAKE_THREAD_ATTRIBUTE(release_capability(__VA_ARGS__))
+#define GMLAKE_TRY_ACQUIRE(...) GMLAKE_THREAD_ATTRIBUTE(try_acquire_capability(__VA_ARGS__))
+#define GMLAKE_EXCLUDES(...) GMLAKE_THREAD_ATTRIBUTE(locks_excluded(__VA_ARGS__))  // the caller must not hold it
+#define GMLAKE_RETURN_CAPABILITY(mutex) GMLAKE_THREAD_ATTRIBUTE(lock_returned(mutex))
+#define GMLAKE_ASSERT_CAPABILITY(...) GMLAKE_THREAD_ATTRIBUTE(assert_capability(__VA_ARGS__))
+// For the few functions that lock in a way the analysis cannot follow; say why where it is used.
+#define GMLAKE_NO_THREAD_SAFETY_ANALYSIS GMLAKE_THREAD_ATTRIBUTE(no_thread_safety_analysis)
+
+namespace gmlake {
+
+// Named as the standard names it, so that std::condition_variable_any can wait on it.
+class GMLAKE_CAPABILITY("mutex") Mutex {
+ public:
+  Mutex() = default;
+  Mutex(const Mutex&) = delete;
+  Mutex& operator=(const Mutex&) = delete;
+
+  void lock() GMLAKE_ACQUIRE() { mutex_.lock(); }
+  void unlock() GMLAKE_RELEASE() { mutex_.unlock(); }
+  bool try_lock() GMLAKE_TRY_ACQUIRE(true) { return mutex_.try_lock(); }
+
+ private:
+  std::mutex mutex_;
+};
+
+// Holds a Mutex from here to the end of the scope.
+class GMLAKE_SCOPED_CAPABILITY MutexLock {
+ public:
+  explicit MutexLock(Mutex& mutex) GMLAKE_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+  ~MutexLock() GMLAKE_RELEASE() { mutex_.unlock(); }
+  MutexLock(const MutexLock&) = delete;
+  MutexLock& operator=(const MutexLock&) = delete;
+
+ private:
+  Mutex& mutex_;
+};
+
+}  // namespace gmlake
