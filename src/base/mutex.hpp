@@ -1,5 +1,5 @@
-// A mutex that clang's thread-safety analysis understands. Every shared field names its lock with GMLAKE_GUARDED_BY, and
-// a function that wants the lock held says GMLAKE_REQUIRES: the compiler then checks each access (-Wthread-safety).
+// A mutex that clang's thread-safety analysis understands. Every shared field names its lock with GMLAKE_GUARDED_BY,
+// and a function that wants the lock held says GMLAKE_REQUIRES: the compiler then checks each access (-Wthread-safety).
 // Under other compilers the macros are empty and Mutex is std::mutex. Any thread may lock; the one that locked unlocks.
 #pragma once
 

@@ -1,5 +1,6 @@
 // The driver seam: every call that the library makes to get addresses, physical memory and points on streams.
-// Backends: cuda, host, model. Wrappers: fault, record. The conformance suite in tests/driver/ is this contract as code.
+// Backends: cuda, host, model. Wrappers: fault, record. The conformance suite in tests/driver/ is this contract as
+// code.
 //
 // Contract, the same for every backend (stricter than cuda.h 13.0 where cuda.h leaves a thing undefined):
 // - Calls may come from any thread at the same time. No call waits for work on a device, event_synchronize excepted.
@@ -49,7 +50,7 @@ struct Location {
 // What create() makes. The granularity depends on all of it: ask for these exact properties.
 struct MemoryProperties {
   Location location;
-  bool rdma_capable = false;    // CU_MEM_ALLOCATION_PROP gpuDirectRDMACapable
+  bool rdma_capable = false;     // CU_MEM_ALLOCATION_PROP gpuDirectRDMACapable
   bool posix_fd_handle = false;  // shareable as a POSIX file descriptor
   bool fabric_handle = false;    // shareable as a fabric handle
 
@@ -59,8 +60,8 @@ struct MemoryProperties {
 struct DeviceProperties {
   std::string name;
   std::uint64_t total_bytes = 0;
-  bool vmm_supported = false;        // virtual memory management: without it nothing here works
-  bool rdma_supported = false;       // rdma_capable memory
+  bool vmm_supported = false;   // virtual memory management: without it nothing here works
+  bool rdma_supported = false;  // rdma_capable memory
   bool posix_fd_supported = false;
   bool fabric_supported = false;
   bool host_numa_supported = false;  // Location::Kind::host_numa
@@ -87,11 +88,13 @@ class Driver {
   // Bytes, a power of two. Errors: invalid_device, not_supported (a flag that the device lacks).
   virtual Result<std::uint64_t> granularity(const MemoryProperties& properties) = 0;
 
-  // `bytes` is a multiple of the granularity (of host and model: of 4 KiB at least); `alignment` is 0 or a power of two.
+  // `bytes` is a multiple of the granularity (of host and model: of 4 KiB at least); `alignment` is 0 or a power of
+  // two.
   virtual Result<Address> reserve(std::uint64_t bytes, std::uint64_t alignment) = 0;
   virtual Status address_free(Address address, std::uint64_t bytes) = 0;
 
-  // `bytes` is a multiple of the granularity of `properties`, not 0. Errors: out_of_memory, invalid_value, not_supported.
+  // `bytes` is a multiple of the granularity of `properties`, not 0. Errors: out_of_memory, invalid_value,
+  // not_supported.
   virtual Result<Handle> create(std::uint64_t bytes, const MemoryProperties& properties) = 0;
   virtual Status release(Handle handle) = 0;
 
@@ -103,14 +106,15 @@ class Driver {
   // Events carry no time. An event never recorded queries as passed. record may be repeated: the last one counts.
   virtual Result<Event> event_create(int device) = 0;
   virtual Status event_record(Event event, Stream stream) = 0;
-  virtual Result<bool> event_query(Event event) = 0;  // true: all work enqueued before the record is complete
-  virtual Status event_synchronize(Event event) = 0;  // waits, on the calling thread
+  virtual Result<bool> event_query(Event event) = 0;           // true: all work enqueued before the record is complete
+  virtual Status event_synchronize(Event event) = 0;           // waits, on the calling thread
   virtual Status stream_wait(Stream stream, Event event) = 0;  // later work on `stream` waits, on the device
   virtual Status event_destroy(Event event) = 0;
 
   virtual Result<CaptureState> capture_state(Stream stream) = 0;
 
-  // Nanoseconds on the clock that driver costs are measured by: the host's for cuda and host, the model's own for model.
+  // Nanoseconds on the clock that driver costs are measured by: the host's for cuda and host, the model's own for
+  // model.
   virtual std::uint64_t clock_ns() = 0;
 };
 
