@@ -207,7 +207,7 @@ Status DriverBooks::check_range(Address address, std::uint64_t bytes, Step step)
 }
 
 void DriverBooks::unmap(Address address, std::uint64_t bytes, std::vector<Memory>* gone) {
-  for_each_mapping(address, bytes, [&](const Mapping& mapping) {
+  for_each_mapping(address, bytes, [&](const Mapping& mapping, const Memory&) {
     if (mapping.access != 0) --accessible_;
     --memories_[mapping.memory].mappings;
     drop_if_unused(mapping.memory, gone);
@@ -234,7 +234,8 @@ Status DriverBooks::check_set_access(Address address, std::uint64_t bytes, std::
   // Room for every mapping of all, or a count of those that need it.
   if (mappings_.size() - 1 - free_mappings_.size() <= options_.max_mappings) return {};
   std::uint64_t fresh = 0;
-  for_each_mapping(address, bytes, [&](const Mapping& mapping) { fresh += mapping.access == 0 ? 1 : 0; });
+  for_each_mapping(address, bytes,
+                   [&](const Mapping& mapping, const Memory&) { fresh += mapping.access == 0 ? 1 : 0; });
   if (accessible_ + fresh > options_.max_mappings) return Error{ErrorCode::out_of_memory, Step::set_access, bytes};
   return {};
 }

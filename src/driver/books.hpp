@@ -89,7 +89,6 @@ class DriverBooks {
   Status check_release(Handle handle) const;
   void release(Handle handle, std::vector<Memory>* gone = nullptr);
   const Memory& memory(Handle handle) const { return memories_[index_of(handle)]; }  // of a handle that was checked
-  const Memory& memory(const Mapping& mapping) const { return memories_[mapping.memory]; }
 
   // Mappings.
   Status check_map(Address address, std::uint64_t bytes, Handle handle) const;
@@ -99,13 +98,13 @@ class DriverBooks {
   Status check_set_access(Address address, std::uint64_t bytes, std::span<const int> devices) const;
   void set_access(Address address, std::uint64_t bytes, std::span<const int> devices);
 
-  // Calls fn(const Mapping&) for each mapping of a range that was checked, by address.
+  // Calls fn(const Mapping&, const Memory&) for each mapping of a range that was checked, by address.
   template <class Function>
   void for_each_mapping(Address address, std::uint64_t bytes, Function&& fn) const {
     for (const Address end = address + bytes; address < end;) {
       const Mapping& mapping = mappings_[table_.at(address >> shift_)];
       const std::uint64_t mapped = mapping.bytes;  // read first: unmap empties the mapping
-      fn(mapping);
+      fn(mapping, memories_[mapping.memory]);
       address += mapped;
     }
   }

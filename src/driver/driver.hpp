@@ -1,18 +1,21 @@
 // The driver seam: every call that the library makes to get addresses, physical memory and points on streams.
-// Backends: cuda, host, model. Wrappers: fault, record. The conformance suite in tests/driver/ is this contract as
+// Backends: cuda, host, model. Wrappers: fault, record. The suite in tests/driver/conformance.hpp is this contract as
 // code.
 //
 // Contract, the same for every backend (stricter than cuda.h 13.0 where cuda.h leaves a thing undefined):
 // - Calls may come from any thread at the same time. No call waits for work on a device, event_synchronize excepted.
-// - A call that fails changes nothing. Errors name the step and carry the size or address in question.
+// - A call that fails changes nothing. Errors name the step and carry the size, address, handle or device in question;
+//   the code is invalid_value where the list at a call does not say otherwise.
 // - reserve / address_free deal in address ranges; create / release in physical memory; map / unmap join the two.
 // - A handle is mapped whole, at offset 0, at an address that is a multiple of its granularity, inside one reservation,
 //   over addresses that are not mapped. One handle may be mapped at several addresses at once (aliases).
-// - unmap takes a range that starts and ends on mapping boundaries and is mapped throughout; it may span many mappings.
-// - set_access takes a range that is mapped throughout. A new mapping has no access: touching it before is an error.
+// - unmap takes a range inside one reservation that starts and ends on mapping boundaries and is mapped throughout; it
+//   may span many mappings. No work that is still pending may touch the range: simulated streams refuse that.
+// - set_access takes such a range too. A new mapping has no access, whatever its address or its memory had before:
+//   touching it first is an error.
 // - address_free takes exactly the pointer and the size of a reservation with nothing mapped in it.
-// - Memory lives until its handle is released and its last mapping is gone.
-// - New memory has unspecified contents.
+// - Memory lives until its handle is released and its last mapping is gone. A handle is released once.
+// - New memory has unspecified contents. A write through one alias is seen through another by later operations.
 // Costs and limits were measured on an H200; docs/driver.md has the table.
 #pragma once
 
@@ -88,28 +91,34 @@ class Driver {
   // Bytes, a power of two. Errors: invalid_device, not_supported (a flag that the device lacks).
   virtual Result<std::uint64_t> granularity(const MemoryProperties& properties) = 0;
 
-  // `bytes` is a multiple of the granularity (of host and model: of 4 KiB at least); `alignment` is 0 or a power of
-  // two.
+  // `bytes` is a multiple of the granularity, not 0; `alignment` is 0 or a power of two, and the address a multiple of
+  // it and of the granularity. Errors: address_space.
   virtual Result<Address> reserve(std::uint64_t bytes, std::uint64_t alignment) = 0;
   virtual Status address_free(Address address, std::uint64_t bytes) = 0;
 
-  // `bytes` is a multiple of the granularity of `properties`, not 0. Errors: out_of_memory, invalid_value,
-  // not_supported.
+  // `bytes` is a multiple of the granularity of `properties`, not 0. Errors: out_of_memory, invalid_device (no such
+  // device or NUMA node), not_supported.
   virtual Result<Handle> create(std::uint64_t bytes, const MemoryProperties& properties) = 0;
   virtual Status release(Handle handle) = 0;
 
+  // `bytes` is the size of the handle. Errors: not_supported (a prefix of the handle), too_many_mappings.
   virtual Status map(Address address, std::uint64_t bytes, Handle handle) = 0;
-  virtual Status unmap(Address address, std::uint64_t bytes) = 0;
+  virtual Status unmap(Address address, std::uint64_t bytes) = 0;  // Errors: too_many_mappings (host: see HostDriver)
   // Read and write access for each device listed. Devices not listed keep what they have. Not empty.
+  // Errors: invalid_device, out_of_memory (cuda, model) or too_many_mappings (host) where there are too many mappings.
   virtual Status set_access(Address address, std::uint64_t bytes, std::span<const int> devices) = 0;
 
   // Events carry no time. An event never recorded queries as passed. record may be repeated: the last one counts.
+  // An event is recorded on streams of its own device, and waited for by any; a wait is for the record that was the
+  // last when stream_wait was called. Errors: invalid_device. While a stream is captured, query and synchronize may
+  // be refused: do not call them then.
   virtual Result<Event> event_create(int device) = 0;
   virtual Status event_record(Event event, Stream stream) = 0;
-  virtual Result<bool> event_query(Event event) = 0;           // true: all work enqueued before the record is complete
+  // True when all work enqueued before the record, and all that it waited for, is complete.
+  virtual Result<bool> event_query(Event event) = 0;
   virtual Status event_synchronize(Event event) = 0;           // waits, on the calling thread
   virtual Status stream_wait(Stream stream, Event event) = 0;  // later work on `stream` waits, on the device
-  virtual Status event_destroy(Event event) = 0;
+  virtual Status event_destroy(Event event) = 0;               // waits that were enqueued with it stay
 
   virtual Result<CaptureState> capture_state(Stream stream) = 0;
 

@@ -114,15 +114,14 @@ Status ModelDriver::set_access(Address address, std::uint64_t bytes, std::span<c
   MutexLock lock(mutex_);
   if (Status status = books_.check_set_access(address, bytes, devices); !status.ok()) return status;
   const std::uint64_t mask = DriverBooks::access_mask(devices);
-  const DriverBooks& books = books_;  // the lock is held in the lambda too, which the analysis does not see
   double ns = 0;
-  books.for_each_mapping(address, bytes, [&](const DriverBooks::Mapping& mapping) {
+  books_.for_each_mapping(address, bytes, [&](const auto& mapping, const auto& memory) {
     const int added = std::popcount(mask & ~mapping.access);
     if (added == 0) {
       ns += costs_.set_access_again;
     } else if (mapping.access != 0) {
       ns += costs_.set_access_more * added;
-    } else if (books.memory(mapping).location.kind == Location::Kind::host_numa) {
+    } else if (memory.location.kind == Location::Kind::host_numa) {
       ns += costs_.set_access_host.at(mapping.bytes);  // measured for two devices at once: none is added for a second
     } else {
       ns += costs_.set_access.at(mapping.bytes) + costs_.set_access_more * (added - 1);
