@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Fills the tables of the documents from what the library and kept results say, so that none is ever written by hand.
+
+  python3 tools/make_tables.py --tool build/gmlake           rewrites README.md and docs/options.md
+  python3 tools/make_tables.py --tool build/gmlake --check   changes nothing; exits 1 where a table is stale
+
+A table stands between <!-- table: NAME --> and <!-- end table -->. Results come from bench/results/figures.json, which
+`make figures` writes; options from `gmlake options --json -`.
+"""
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results" / "figures.json"
+GIB = 1 << 30
+
+
+def rows_to_text(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def nothing(text):
+    return f"| {text} |\n|---|"
+
+
+def results_table(_):
+    if not RESULTS.is_file():
+        return nothing("no results are kept yet")
+    kept = json.loads(RESULTS.read_text())
+    compare = {(r["trace"], r["allocator"]): r for r in kept["compare"]}
+    fit = {(r["trace"], r["allocator"]): r for r in kept["fit"]}
+    allocators = ["torch-native", "torch-expandable", "gmlake"]
+
+    def cell(table, trace, allocator, field):
+        found = table.get((trace, allocator))
+        text = f"{found[field]:.3f}" if found else "-"
+        return f"**{text}**" if found and allocator == "gmlake" else text
+
+    rows = []
+    for trace in sorted({trace for trace, _ in compare}):
+        peak = max(r["peak_allocated_bytes"] for (name, _), r in compare.items() if name == trace)
+        own = compare.get((trace, "gmlake"))
+        rows.append([trace, f"{peak / GIB:.2f} GiB"]
+                    + [cell(compare, trace, allocator, "reserved_over_allocated") for allocator in allocators]
+                    + [cell(fit, trace, allocator, "min_capacity_over_allocated") for allocator in allocators]
+                    + [f"{own['driver_seconds']:.2f} s" if own else "-"])
+    header = ["job", "peak allocated", "native: reserved", "expandable", "**gmlake**", "native: limit", "expandable",
+              "**gmlake**", "gmlake's driver time"]
+    note = (f"\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on {kept['machine']['cores']} cores of "
+            f"{kept['machine']['cpu']}; raw results in [bench/results/](bench/results/). Driver time is that of the "
+            "whole job, by the costs measured on an H200.")
+    return rows_to_text(header, rows) + "\n" + note
+
+
+def options_table(tool):
+    listed = json.loads(subprocess.run([tool, "options", "--json", "-"], check=True, capture_output=True).stdout)
+    if not listed["results"]:
+        return nothing("no options yet")
+    return rows_to_text(["key", "default", "range", "meaning"],
+                        [[f"`{o['key']}`", o["default"], o["range"], o["meaning"].replace("|", "\\|")]
+                         for o in listed["results"]])
+
+
+TABLES = {"results": ("README.md", results_table), "options": ("docs/options.md", options_table)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tool", default=str(ROOT / "build" / "gmlake"))
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    stale = []
+    for name, (document, make) in TABLES.items():
+        path = ROOT / document
+        old = path.read_text()
+        between = re.compile(rf"(<!-- table: {name} -->\n).*?(\n<!-- end table -->)", re.DOTALL)
+        if not between.search(old):
+            sys.exit(f"{document}: there is no table '{name}'")
+        table = make(options.tool)
+        new = between.sub(lambda found: found.group(1) + table + found.group(2), old)
+        if new == old:
+            continue
+        stale.append(f"{document}: table '{name}'")
+        if not options.check:
+            path.write_text(new)
+    if options.check and stale:
+        sys.exit("stale, run `make tables`: " + ", ".join(stale))
+
+
+if __name__ == "__main__":
+    main()
