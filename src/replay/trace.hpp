@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,9 @@ struct Event {
   std::uint8_t reserved = 0;
   std::uint16_t stream = 0;  // an index into DeviceTrace::streams
   std::uint32_t id = 0;      // blocks are numbered from 0 in the order of their alloc events; each id is allocated once
-  std::uint64_t bytes = 0;   // alloc: as requested, not rounded. free: 0
+  std::uint64_t bytes = 0;   // alloc: as requested, not rounded. advance: how many uses. others: 0
+
+  friend bool operator==(const Event&, const Event&) = default;
 };
 static_assert(sizeof(Event) == 16);
 
@@ -34,6 +37,8 @@ struct RecordedSegment {
   std::uint16_t stream = 0;
   std::uint64_t address = 0;
   std::uint64_t bytes = 0;
+
+  friend bool operator==(const RecordedSegment&, const RecordedSegment&) = default;
 };
 
 // Everything that happened on one device.
@@ -47,11 +52,26 @@ struct DeviceTrace {
   std::vector<bool> held_streams{false};
   std::vector<RecordedSegment> recorded_segments;
   std::uint64_t recorded_peak_reserved_bytes = 0;  // what the recorded allocator reserved at most; 0 where unknown
+
+  friend bool operator==(const DeviceTrace&, const DeviceTrace&) = default;
 };
 
 struct Trace {
   std::string name;  // for tables: the file's name without folders and endings
   std::vector<DeviceTrace> devices;
+
+  friend bool operator==(const Trace&, const Trace&) = default;
 };
+
+// What a trace may hold at most: sums of live bytes stay far from 64 bits, and streams fit Event::stream.
+inline constexpr std::uint64_t kMaxBlockBytes = std::uint64_t{1} << 48;
+inline constexpr std::uint64_t kMaxLiveBytes = std::uint64_t{1} << 60;
+inline constexpr std::size_t kMaxStreams = std::size_t{1} << 16;
+
+// Why a trace cannot be replayed, or nothing: blocks are numbered in the order of their allocs; only live blocks are
+// freed, on their own stream, or used; streams are in range; only held streams advance, by no more uses than are
+// recorded; fields that an op does not have are 0; sizes keep to the bounds above; recorded segments are in order.
+// Everything that read_trace() returns has passed. One pass over the events; takes some bytes for each block.
+std::optional<std::string> validate(const DeviceTrace& trace);
 
 }  // namespace gmlake::replay

@@ -1,0 +1,68 @@
+#include "replay/read_trace.hpp"
+
+#include <array>
+
+#include "replay/input_file.hpp"
+#include "replay/snapshot_reader.hpp"
+
+namespace gmlake::replay {
+namespace {
+
+// Pickles from protocol 2 on begin with PROTO; older ones of a dict with its opcodes.
+bool is_pickle(std::string_view bytes) {
+  return bytes.starts_with('\x80') || bytes.starts_with("(d") || bytes.starts_with("(l") || bytes.starts_with("}q") ||
+         bytes.starts_with("]q") || bytes.starts_with("(i") || bytes.starts_with("c");
+}
+
+InputResult<Trace> read_any(std::string_view bytes, const std::string& file, InputPlace place) {
+  if (is_pickle(bytes)) return read_snapshot(bytes, file, place);
+  return InputError{file, InputPlace::whole_file, 0,
+                    "is no trace: neither a PyTorch memory snapshot (pickle), nor an RMM log (CSV), nor a .gmtrace"};
+}
+
+}  // namespace
+
+InputResult<Trace> read_trace_from(std::string_view bytes, const std::string& file) {
+  ByteBuffer inflated;
+  InputPlace place = InputPlace::byte;
+  if (is_gzip(bytes)) {
+    auto result = inflate_gzip(bytes, file);
+    if (!result) return std::move(result).error();
+    inflated = std::move(*result);
+    bytes = inflated.view();
+    place = InputPlace::inflated_byte;
+  }
+  if (bytes.empty()) return InputError{file, InputPlace::whole_file, 0, "is empty"};
+  auto trace = read_any(bytes, file, place);
+  if (!trace) return trace;
+  for (const DeviceTrace& device : trace->devices) {
+    if (const auto reason = validate(device)) {
+      return InputError{file, InputPlace::whole_file, 0, "device " + std::to_string(device.device) + ": " + *reason};
+    }
+  }
+  trace->name = trace_name(file);
+  return trace;
+}
+
+InputResult<Trace> read_trace(const std::string& path) {
+  auto bytes = read_input(path);
+  if (!bytes) return std::move(bytes).error();
+  return read_trace_from(bytes->view(), path == "-" ? "standard input" : path);
+}
+
+std::string trace_name(std::string_view path) {
+  if (const auto slash = path.rfind('/'); slash != std::string_view::npos) path.remove_prefix(slash + 1);
+  constexpr std::array<std::string_view, 5> kEndings{".gz", ".pickle", ".pkl", ".csv", ".gmtrace"};
+  for (bool found = true; found;) {
+    found = false;
+    for (const std::string_view ending : kEndings) {
+      if (path.size() > ending.size() && path.ends_with(ending)) {
+        path.remove_suffix(ending.size());
+        found = true;
+      }
+    }
+  }
+  return std::string(path);
+}
+
+}  // namespace gmlake::replay
