@@ -1,0 +1,41 @@
+// The allocators that a trace can be replayed through, by name. Callable from any thread.
+#include <array>
+
+#include "replay/direct.hpp"
+#include "replay/engine.hpp"
+#include "replay/torch_expandable.hpp"
+#include "replay/torch_native.hpp"
+
+namespace gmlake::replay {
+
+namespace {
+
+struct Entry {
+  std::string_view name;
+  Result<std::unique_ptr<Target>> (*make)(driver::Driver& driver, const TargetOptions& options);
+};
+
+// In the order in which tables list them.
+constexpr std::array kEntries = {
+    Entry{"torch-native", &TorchNative::make},
+    Entry{"torch-expandable", &TorchExpandable::make},
+    Entry{"direct", &Direct::make},
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Target>> make_target(std::string_view name, driver::Driver& driver,
+                                            const TargetOptions& options) {
+  for (const Entry& entry : kEntries) {
+    if (entry.name == name) return entry.make(driver, options);
+  }
+  return Error{ErrorCode::invalid_option, Step::options, 0};
+}
+
+std::vector<std::string_view> target_names() {
+  std::vector<std::string_view> names;
+  for (const Entry& entry : kEntries) names.push_back(entry.name);
+  return names;
+}
+
+}  // namespace gmlake::replay
