@@ -21,16 +21,18 @@ std::string InputError::text() const {
     case InputPlace::whole_file:
       break;
     case InputPlace::byte:
-      out += ": at byte " + std::to_string(position);
+      out.append(": at byte ").append(std::to_string(position));
       break;
     case InputPlace::inflated_byte:
-      out += ": at inflated byte " + std::to_string(position);
+      out.append(": at inflated byte ").append(std::to_string(position));
       break;
     case InputPlace::line:
-      out += ":" + std::to_string(position);
+      out.append(":").append(std::to_string(position));
       break;
   }
-  return one_line(out + ": " + reason);
+  out += ": ";
+  out += reason;
+  return one_line(out);
 }
 
 std::string quote_for_message(std::string_view text) {

@@ -35,21 +35,8 @@ class ByteBuffer {
 // The longest input: what its readers number with 32 bits fits.
 inline constexpr std::uint64_t kMaxInputBytes = (std::uint64_t{1} << 32) - 1;
 
-// The most that a compressed input of `bytes` bytes may inflate to: 64 MiB or 100 times its size, whichever is more.
-// Snapshots inflate about 15 times; deflate itself allows 1,032 times, which is what a bomb has.
-constexpr std::uint64_t max_inflated_bytes(std::uint64_t bytes) {
-  constexpr std::uint64_t kFloor = std::uint64_t{64} << 20;
-  const std::uint64_t scaled = bytes > kMaxInputBytes / 100 ? kMaxInputBytes : bytes * 100;
-  return scaled > kFloor ? scaled : kFloor;
-}
-
 // Reads a regular file, a pipe, or standard input where `path` is "-". Directories and devices are refused.
 // Errors carry the system's reason; an empty input is an error too.
 InputResult<ByteBuffer> read_input(const std::string& path);
-
-bool is_gzip(std::string_view bytes);
-
-// One gzip file of one or more members. `file` is for errors. Checks the checksum of each member.
-InputResult<ByteBuffer> inflate_gzip(std::string_view bytes, const std::string& file);
 
 }  // namespace gmlake::replay

@@ -49,10 +49,7 @@ PickleKind PickleDocument::kind(PickleValue value) const {
   return PickleKind::none;
 }
 
-std::optional<std::uint64_t> PickleDocument::as_unsigned(PickleValue value) const {
-  if (value.tag() == PickleValue::Tag::small_integer && value.signed_payload() >= 0) {
-    return static_cast<std::uint64_t>(value.signed_payload());
-  }
+std::optional<std::uint64_t> PickleDocument::as_wide_unsigned(PickleValue value) const {
   if (value.tag() != PickleValue::Tag::wide_integer) return std::nullopt;
   const WideInteger& wide = wide_integers_[value.payload()];
   return wide.negative ? std::nullopt : std::optional(wide.bits);
@@ -84,15 +81,10 @@ std::optional<std::string_view> PickleDocument::as_text(PickleValue value) const
 }
 
 std::size_t PickleDocument::item_count(PickleValue value) const {
-  return value.tag() == PickleValue::Tag::container ? containers_[value.payload()].count : 0;
-}
-
-std::optional<PickleValue> PickleDocument::find(PickleValue dict, std::string_view key) const {
-  std::optional<PickleValue> found;
-  for_each_pair(dict, [&](PickleValue candidate, PickleValue value) {
-    if (as_text(candidate) == key) found = value;
-  });
-  return found;
+  if (value.tag() != PickleValue::Tag::container) return 0;
+  const Container& container = containers_[value.payload()];
+  return container.kind == PickleKind::dict ? static_cast<std::size_t>(std::popcount(container.count))
+                                            : container.count;
 }
 
 }  // namespace gmlake::replay

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <limits>
 
-#include "replay/input_file.hpp"
 #include "replay/pickle.hpp"
 #include "replay/pickle_text.hpp"
 
@@ -62,37 +61,33 @@ T load_little_endian(const char* bytes) {
 
 }  // namespace
 
+// These run for each of millions of opcodes, and calls would double their cost.
+#define GMLAKE_HOT __attribute__((always_inline)) inline
+
 class PickleMachine {
  public:
-  PickleMachine(std::string_view data, const std::string& file, InputPlace place)
-      : begin_(data.data()), at_(data.data()), end_(data.data() + data.size()), file_(file), place_(place) {}
+  PickleMachine(ByteSource& source, std::span<const std::string_view> keys)
+      : source_(source), keys_(keys), at_(source.at()), end_(source.end()) {}
 
-  InputResult<PickleDocument> run() {
-    const std::size_t length = static_cast<std::size_t>(end_ - begin_);
-    if (length > kMaxInputBytes) return error("is longer than 4 GiB");
-    budget_ = pickle_budget_bytes(length);
-    // Address space alone until it is written; a recorded snapshot uses nearly all of it.
-    document_.values_.reserve(length / 4 + 1);
-    document_.values_.emplace_back();  // index 0 is no chunk
-    while (at_ < end_) {
-      opcode_at_ = at_;
-      const auto opcode = static_cast<unsigned char>(*at_++);
-      if (opcode == '.') {
-        if (stack_.empty() || stack_.size() == fence_) return error("STOP with no value on the stack");
-        document_.root_ = stack_.back();
-        return std::move(document_);
-      }
-      if (!execute(opcode)) return error(std::move(reason_));
-    }
-    opcode_at_ = at_;
-    return error("ends before the pickle's STOP");
-  }
+  InputResult<PickleDocument> run();
 
  private:
   using Tag = PickleValue::Tag;
 
+  InputResult<PickleDocument> stop() {
+    if (top_ == fence_) return error("STOP with no value on the stack");
+    document_.root_ = stack_[top_ - 1];
+    source_.set_at(at_);
+    if (!source_.finish()) return *source_.damage();
+    return std::move(document_);
+  }
+
   InputError error(std::string reason) const {
-    return {file_, place_, static_cast<std::uint64_t>(opcode_at_ - begin_), std::move(reason)};
+    if (source_.damage()) return *source_.damage();
+    if (opcode_at_ != nullptr) return source_.error_at(opcode_at_, std::move(reason));
+    InputError error = source_.error_at(source_.at(), std::move(reason));
+    error.position = opcode_offset_;
+    return error;
   }
   bool fail(std::string reason) {
     reason_ = std::move(reason);
@@ -108,67 +103,81 @@ class PickleMachine {
     return fail("holds more values than a snapshot of its length can");
   }
 
-  // Input.
-  std::size_t left() const { return static_cast<std::size_t>(end_ - at_); }
+  // Input. The current opcode's place is kept as an offset once the window moves on.
+  bool refill(std::size_t need) {
+    if (opcode_at_ != nullptr) opcode_offset_ = source_.offset_of(opcode_at_);
+    opcode_at_ = nullptr;
+    const std::uint64_t received = source_.received();
+    source_.set_at(at_);
+    const bool enough = source_.fill(need);
+    at_ = source_.at();
+    end_ = source_.end();
+    budget_ += pickle_budget_bytes(source_.received()) - pickle_budget_bytes(received);
+    return enough;
+  }
+  GMLAKE_HOT bool have(std::size_t bytes) { return static_cast<std::size_t>(end_ - at_) >= bytes || refill(bytes); }
   bool take(std::uint64_t bytes, const char*& from) {
-    if (bytes > left()) {
-      return fail("claims " + std::to_string(bytes) + " bytes where " + std::to_string(left()) + " are left");
-    }
+    if (!have(bytes)) return fail("claims " + std::to_string(bytes) + " bytes, more than are left");
     from = at_;
     at_ += bytes;
     return true;
   }
   template <class T>
-  bool take_number(T& value) {
-    if (left() < sizeof(T)) return fail("ends within an opcode");
+  GMLAKE_HOT bool take_number(T& value) {
+    if (!have(sizeof(T))) return fail("ends within an opcode");
     value = load_little_endian<T>(at_);
     at_ += sizeof(T);
     return true;
   }
   bool take_line(std::string_view& line) {
-    const void* newline = std::memchr(at_, '\n', left());
-    if (newline == nullptr) return fail("ends within a line");
-    line = {at_, static_cast<std::size_t>(static_cast<const char*>(newline) - at_)};
-    at_ = static_cast<const char*>(newline) + 1;
-    return true;
+    std::size_t seen = 0;
+    while (true) {
+      const std::size_t length = static_cast<std::size_t>(end_ - at_);
+      if (const void* newline = length == seen ? nullptr : std::memchr(at_ + seen, '\n', length - seen)) {
+        line = {at_, static_cast<std::size_t>(static_cast<const char*>(newline) - at_)};
+        at_ = static_cast<const char*>(newline) + 1;
+        return true;
+      }
+      seen = length;
+      if (!refill(length + 1)) return fail("ends within a line");
+    }
   }
 
   // Stack. Opcodes reach down to the last MARK and no further.
-  bool push(PickleValue value) {
-    if (stack_.size() == stack_.capacity()) {
-      const std::size_t grown = stack_.capacity() < 1024 ? 1024 : stack_.capacity() * 2;
-      if (!charge((grown - stack_.capacity()) * sizeof(PickleValue))) return false;
-      stack_.reserve(grown);
-    }
-    stack_.push_back(value);
+  GMLAKE_HOT bool push(PickleValue value) {
+    if (top_ == stack_.size() && !grow_stack()) return false;
+    stack_[top_++] = value;
     return true;
   }
-  bool need(std::size_t count) {
-    if (stack_.size() - fence_ >= count) return true;
+  bool grow_stack() {
+    const std::size_t more = stack_.empty() ? 16384 : stack_.size();
+    if (!charge(more * sizeof(PickleValue))) return false;
+    stack_.resize(stack_.size() + more);
+    return true;
+  }
+  GMLAKE_HOT bool need(std::size_t count) {
+    if (top_ - fence_ >= count) return true;
     return fail("takes more values than are on the stack");
   }
-  bool push_mark() {
-    if (marks_.size() == marks_.capacity()) {
-      const std::size_t grown = marks_.capacity() < 64 ? 64 : marks_.capacity() * 2;
-      if (!charge((grown - marks_.capacity()) * sizeof(std::size_t))) return false;
-      marks_.reserve(grown);
-    }
+  GMLAKE_HOT bool push_mark() {
+    if (!charge(2 * sizeof(std::size_t))) return false;
     marks_.push_back(fence_);
-    fence_ = stack_.size();
+    fence_ = top_;
     return true;
   }
   // The height of the stack at the last MARK, which is taken away.
-  bool pop_mark(std::size_t& height) {
+  GMLAKE_HOT bool pop_mark(std::size_t& height) {
     if (marks_.empty()) return fail("finds no MARK");
     height = fence_;
     fence_ = marks_.back();
     marks_.pop_back();
+    budget_ += 2 * sizeof(std::size_t);
     return true;
   }
 
   // Values.
   static PickleValue special(std::uint64_t which) { return {Tag::special, which}; }
-  bool push_integer(std::int64_t value) {
+  GMLAKE_HOT bool push_integer(std::int64_t value) {
     constexpr std::int64_t kLimit = std::int64_t{1} << (63 - PickleValue::kTagBits);
     if (value >= -kLimit && value < kLimit) return push({Tag::small_integer, static_cast<std::uint64_t>(value)});
     return push_wide(static_cast<std::uint64_t>(value), value < 0);
@@ -193,16 +202,32 @@ class PickleMachine {
     return push_text_at({data, static_cast<std::size_t>(bytes)}, is_bytes);
   }
   bool push_text_at(std::string_view text, bool is_bytes) {
-    if (!charge(2 * sizeof(PickleDocument::Text))) return false;
-    document_.texts_.push_back({text.data(), static_cast<std::uint32_t>(text.size()), is_bytes});
+    if (!charge(2 * sizeof(PickleDocument::Text) + text.size())) return false;
+    std::int8_t key = -1;
+    for (std::size_t i = 0; i < keys_.size(); ++i) {
+      if (keys_[i] == text) key = static_cast<std::int8_t>(i);
+    }
+    document_.texts_.push_back({keep(text), static_cast<std::uint32_t>(text.size()), is_bytes, key});
     return push({Tag::string, document_.texts_.size() - 1});
+  }
+  // The window moves on; texts stay.
+  const char* keep(std::string_view text) {
+    constexpr std::size_t kBlock = std::size_t{64} << 10;
+    if (text.size() > text_left_) {
+      text_left_ = text.size() > kBlock ? text.size() : kBlock;
+      document_.text_blocks_.push_back(std::make_unique_for_overwrite<char[]>(text_left_));
+      text_at_ = document_.text_blocks_.back().get();
+    }
+    char* const kept = text_at_;
+    if (!text.empty()) std::memcpy(kept, text.data(), text.size());
+    text_at_ += text.size();
+    text_left_ -= text.size();
+    return kept;
   }
   bool push_unescaped(std::string_view line, bool (*unescape)(std::string_view, std::string&)) {
     std::string text;
-    if (!charge(line.size() + 2 * sizeof(std::string))) return false;
     if (!unescape(line, text)) return fail("has a malformed string");
-    document_.unescaped_.push_back(std::move(text));
-    return push_text_at(document_.unescaped_.back(), false);
+    return push_text_at(text, false);
   }
 
   // Containers.
@@ -212,12 +237,17 @@ class PickleMachine {
     return push({Tag::container, document_.containers_.size() - 1});
   }
   // Moves what is above `height` on the stack into the container.
-  bool fill(PickleValue target, std::size_t height) {
-    const std::size_t count = stack_.size() - height;
+  GMLAKE_HOT bool fill(PickleValue target, std::size_t height) {
+    PickleDocument::Container& container = document_.containers_[target.payload()];
+    const std::size_t count = top_ - height;
     if (count == 0) return true;
+    top_ = height;
+    const PickleValue* const items = stack_.data() + height;
+    return container.kind == PickleKind::dict ? fill_dict(container, items, count) : fill_list(container, items, count);
+  }
+  bool fill_list(PickleDocument::Container& container, const PickleValue* items, std::size_t count) {
     if (!charge((count + 1) * sizeof(PickleValue))) return false;
     std::vector<PickleValue>& values = document_.values_;
-    PickleDocument::Container& container = document_.containers_[target.payload()];
     const std::uint32_t last = container.last;
     const std::uint64_t last_header = last == 0 ? 0 : values[last].bits_;
     if (last != 0 && last + 1 + static_cast<std::uint32_t>(last_header) == values.size()) {
@@ -232,15 +262,35 @@ class PickleMachine {
       }
       container.last = chunk;
     }
-    values.insert(values.end(), stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
+    values.insert(values.end(), items, items + count);
     container.count += static_cast<std::uint32_t>(count);
-    stack_.resize(height);
+    return true;
+  }
+  GMLAKE_HOT bool fill_dict(PickleDocument::Container& dict, const PickleValue* items, std::size_t count) {
+    PickleValue fields[kMaxPickleKeys];
+    std::uint32_t kept = dict.count;
+    std::vector<PickleValue>& values = document_.values_;
+    std::uint32_t from = dict.first;
+    for (std::uint32_t rest = kept; rest != 0; rest &= rest - 1) fields[std::countr_zero(rest)] = values[from++];
+    for (std::size_t i = 0; i < count; i += 2) {
+      if (items[i].tag() != Tag::string) continue;
+      const int key = document_.texts_[items[i].payload()].key;
+      if (key < 0) continue;
+      fields[key] = items[i + 1];
+      kept |= std::uint32_t{1} << key;
+    }
+    if (kept == 0) return true;
+    const auto fields_kept = static_cast<std::size_t>(std::popcount(kept));
+    if (!charge(fields_kept * sizeof(PickleValue))) return false;
+    // A dict that is filled a second time moves: rare, since the pickler writes 1,000 keys at a time.
+    dict.first = static_cast<std::uint32_t>(values.size());
+    dict.count = kept;
+    for (std::uint32_t rest = kept; rest != 0; rest &= rest - 1) values.push_back(fields[std::countr_zero(rest)]);
     return true;
   }
   // LIST, DICT, TUPLE, FROZENSET: a new container of what lies above `height`.
   bool collect(PickleKind kind, std::size_t height) {
-    if (kind == PickleKind::dict && (stack_.size() - height) % 2 != 0)
-      return fail("makes a dict with a key without value");
+    if (kind == PickleKind::dict && (top_ - height) % 2 != 0) return fail("makes a dict with a key without value");
     if (!charge(sizeof(PickleDocument::Container) * 3 / 2)) return false;
     document_.containers_.push_back({0, 0, 0, kind});
     const PickleValue made{Tag::container, document_.containers_.size() - 1};
@@ -250,7 +300,7 @@ class PickleMachine {
     std::size_t height = 0;
     return pop_mark(height) && collect(kind, height);
   }
-  bool collect_top(std::size_t count) { return need(count) && collect(PickleKind::tuple, stack_.size() - count); }
+  bool collect_top(std::size_t count) { return need(count) && collect(PickleKind::tuple, top_ - count); }
   // APPENDS, SETITEMS, ADDITEMS, APPEND, SETITEM: the container lies right below `height`.
   bool fill_below(PickleKind kind, std::size_t height) {
     if (height < fence_ + 1) return fail("finds no container to fill");
@@ -258,7 +308,7 @@ class PickleMachine {
     if (target.tag() != Tag::container || document_.containers_[target.payload()].kind != kind) {
       return fail(std::string("fills what is not ") + to_string(kind));
     }
-    if (kind == PickleKind::dict && (stack_.size() - height) % 2 != 0) return fail("sets a key without value");
+    if (kind == PickleKind::dict && (top_ - height) % 2 != 0) return fail("sets a key without value");
     return fill(target, height);
   }
   bool fill_to_mark(PickleKind kind) {
@@ -270,46 +320,49 @@ class PickleMachine {
   bool memo_put(std::uint64_t index) {
     if (!need(1)) return false;
     if (index >= memo_.size()) {
-      if (index > static_cast<std::uint64_t>(end_ - begin_) / 2) return fail("puts to a memo index beyond any use");
+      if (index > source_.received() / 2) return fail("puts to a memo index beyond any use");
       if (!charge((index + 1 - memo_.size()) * 2 * sizeof(PickleValue))) return false;
       memo_.resize(index + 1);
     }
-    memo_[index] = stack_.back();
+    memo_[index] = stack_[top_ - 1];
     return true;
   }
-  bool memoize() {
+  GMLAKE_HOT bool memoize() {
     if (!need(1)) return false;
     if (memo_.size() == memo_.capacity()) {
       const std::size_t grown = memo_.capacity() < 1024 ? 1024 : memo_.capacity() * 2;
       if (!charge((grown - memo_.capacity()) * sizeof(PickleValue))) return false;
       memo_.reserve(grown);
     }
-    memo_.push_back(stack_.back());
+    memo_.push_back(stack_[top_ - 1]);
     return true;
   }
-  bool memo_get(std::uint64_t index) {
+  GMLAKE_HOT bool memo_get(std::uint64_t index) {
     if (index >= memo_.size() || memo_[index].tag() == Tag::absent) return fail("gets a memo entry that was never put");
     return push(memo_[index]);
   }
 
-  bool execute(unsigned char opcode);
+  GMLAKE_HOT bool execute(unsigned char opcode);
   bool decimal(std::string_view line);
   bool long_bytes(std::uint64_t bytes);
   bool float_line();
   bool pop();
 
-  const char* begin_;
+  ByteSource& source_;
+  std::span<const std::string_view> keys_;
   const char* at_;
   const char* end_;
-  const char* opcode_at_ = nullptr;
-  const std::string& file_;
-  InputPlace place_;
+  const char* opcode_at_ = nullptr;  // of the current opcode, while the window holds it
+  std::uint64_t opcode_offset_ = 0;  // after that
   std::string reason_;
   std::size_t budget_ = 0;
   std::size_t fence_ = 0;  // the height of the stack at the last MARK
   std::vector<std::size_t> marks_;
-  std::vector<PickleValue> stack_;
+  std::vector<PickleValue> stack_;  // as far as it ever grew; top_ says how much of it counts
+  std::size_t top_ = 0;
   std::vector<PickleValue> memo_;
+  char* text_at_ = nullptr;  // the rest of the last block of texts
+  std::size_t text_left_ = 0;
   PickleDocument document_;
 };
 
@@ -358,15 +411,15 @@ bool PickleMachine::float_line() {
 }
 
 bool PickleMachine::pop() {
-  if (stack_.size() > fence_) {
-    stack_.pop_back();
+  if (top_ > fence_) {
+    --top_;
     return true;
   }
   std::size_t height = 0;
   return pop_mark(height);  // POP right after MARK takes the mark away
 }
 
-bool PickleMachine::execute(unsigned char opcode) {
+GMLAKE_HOT bool PickleMachine::execute(unsigned char opcode) {
   std::uint8_t u8 = 0;
   std::uint16_t u16 = 0;
   std::uint32_t u32 = 0;
@@ -377,20 +430,18 @@ bool PickleMachine::execute(unsigned char opcode) {
     case 0x80:  // PROTO
       if (!take_number(u8)) return false;
       return u8 <= 5 || fail("is of pickle protocol " + std::to_string(u8) + ", newer than 5");
-    case 0x95:  // FRAME
-      if (!take_number(u64)) return false;
-      return u64 <= left() ||
-             fail("claims a frame of " + std::to_string(u64) + " bytes where " + std::to_string(left()) + " are left");
+    case 0x95:  // FRAME: how far one read could go; what it claims is not needed
+      return take_number(u64);
     case '(':
       return push_mark();
     case '0':
       return pop();
     case '1':  // POP_MARK
       if (!pop_mark(height)) return false;
-      stack_.resize(height);
+      top_ = height;
       return true;
     case '2':
-      return need(1) && push(stack_.back());  // DUP
+      return need(1) && push(stack_[top_ - 1]);  // DUP
 
     case 'N':
       return push(special(0));
@@ -465,9 +516,9 @@ bool PickleMachine::execute(unsigned char opcode) {
     case 0x87:
       return collect_top(3);
     case 'a':
-      return need(2) && fill_below(PickleKind::list, stack_.size() - 1);  // APPEND
+      return need(2) && fill_below(PickleKind::list, top_ - 1);  // APPEND
     case 's':
-      return need(3) && fill_below(PickleKind::dict, stack_.size() - 2);  // SETITEM
+      return need(3) && fill_below(PickleKind::dict, top_ - 2);  // SETITEM
     case 'e':
       return fill_to_mark(PickleKind::list);  // APPENDS
     case 'u':
@@ -502,8 +553,26 @@ bool PickleMachine::execute(unsigned char opcode) {
   return fail(std::string("unknown pickle opcode 0x") + kHex[opcode >> 4] + kHex[opcode & 15]);
 }
 
-InputResult<PickleDocument> PickleDocument::read(std::string_view data, const std::string& file, InputPlace place) {
-  return PickleMachine(data, file, place).run();
+InputResult<PickleDocument> PickleMachine::run() {
+  budget_ = pickle_budget_bytes(source_.received());
+  // Address space alone until it is written, and a little more than a recorded snapshot uses.
+  const std::size_t expected = source_.expected_bytes();
+  document_.values_.reserve(expected / 12 + 1);
+  document_.containers_.reserve(expected / 64);
+  memo_.reserve(expected / 64);
+  document_.values_.emplace_back();  // index 0 is no chunk
+  while (at_ != end_ || refill(1)) {
+    opcode_at_ = at_;
+    const auto opcode = static_cast<unsigned char>(*at_++);
+    if (opcode == '.') return stop();
+    if (!execute(opcode)) return error(std::move(reason_));
+  }
+  opcode_at_ = at_;
+  return error("ends before the pickle's STOP");
+}
+
+InputResult<PickleDocument> PickleDocument::read(ByteSource& source, std::span<const std::string_view> keys) {
+  return PickleMachine(source, keys).run();
 }
 
 }  // namespace gmlake::replay

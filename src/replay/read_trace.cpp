@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "replay/byte_source.hpp"
 #include "replay/input_file.hpp"
 #include "replay/snapshot_reader.hpp"
 
@@ -14,26 +15,22 @@ bool is_pickle(std::string_view bytes) {
          bytes.starts_with("]q") || bytes.starts_with("(i") || bytes.starts_with("c");
 }
 
-InputResult<Trace> read_any(std::string_view bytes, const std::string& file, InputPlace place) {
-  if (is_pickle(bytes)) return read_snapshot(bytes, file, place);
-  return InputError{file, InputPlace::whole_file, 0,
+InputResult<Trace> read_any(ByteSource& source) {
+  constexpr std::size_t kLongestMagic = 64;
+  (void)source.fill(kLongestMagic);
+  if (source.damage()) return *source.damage();
+  const std::string_view start(source.at(), static_cast<std::size_t>(source.end() - source.at()));
+  if (start.empty()) return InputError{source.file(), InputPlace::whole_file, 0, "is empty"};
+  if (is_pickle(start)) return read_snapshot(source);
+  return InputError{source.file(), InputPlace::whole_file, 0,
                     "is no trace: neither a PyTorch memory snapshot (pickle), nor an RMM log (CSV), nor a .gmtrace"};
 }
 
 }  // namespace
 
 InputResult<Trace> read_trace_from(std::string_view bytes, const std::string& file) {
-  ByteBuffer inflated;
-  InputPlace place = InputPlace::byte;
-  if (is_gzip(bytes)) {
-    auto result = inflate_gzip(bytes, file);
-    if (!result) return std::move(result).error();
-    inflated = std::move(*result);
-    bytes = inflated.view();
-    place = InputPlace::inflated_byte;
-  }
-  if (bytes.empty()) return InputError{file, InputPlace::whole_file, 0, "is empty"};
-  auto trace = read_any(bytes, file, place);
+  ByteSource source(bytes, file);
+  auto trace = read_any(source);
   if (!trace) return trace;
   for (const DeviceTrace& device : trace->devices) {
     if (const auto reason = validate(device)) {

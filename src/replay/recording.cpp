@@ -6,7 +6,6 @@
 #include <map>
 
 #include "replay/address_table.hpp"
-#include "replay/stream_table.hpp"
 
 namespace gmlake::replay {
 namespace {
@@ -52,7 +51,8 @@ class Translator {
   Translator(const DeviceRecording& recording, DeviceTrace& trace) : recording_(recording), trace_(trace) {}
 
   std::optional<std::string> run() {
-    if (!match_events() || !add_final_blocks() || !number_streams_of_segments()) return reason_;
+    if (!match_events()) return reason_;
+    add_final_blocks();
     sort_earlier_blocks();
     if (!emit()) return reason_;
     trace_.device = recording_.device;
@@ -81,23 +81,9 @@ class Translator {
     return false;
   }
 
-  bool stream_index(std::uint64_t handle, std::uint16_t& index) {
-    const auto found = streams_.index_of(handle);
-    if (!found) {
-      reason_ =
-          "device " + std::to_string(recording_.device) + " has more than " + std::to_string(kMaxStreams) + " streams";
-      return false;
-    }
-    index = *found;
-    return true;
-  }
-
-  bool add_earlier(std::uint64_t address, std::uint64_t bytes, std::uint64_t stream, std::uint32_t& block) {
-    Block earlier{address, bytes, 0};
-    if (!stream_index(stream, earlier.stream)) return false;
-    block = kEarlier | static_cast<std::uint32_t>(earlier_.size());
-    earlier_.push_back(earlier);
-    return true;
+  std::uint32_t add_earlier(std::uint64_t address, std::uint64_t bytes, std::uint16_t stream) {
+    earlier_.push_back({address, bytes, stream});
+    return kEarlier | static_cast<std::uint32_t>(earlier_.size() - 1);
   }
 
   // Follows each address through the recording: which block an event is about, and which completion ends which request.
@@ -134,10 +120,8 @@ class Translator {
     if (entry.state == AddressState::live) return fail(event, "is still live, since " + name_event(entry.event));
     if (entry.state == AddressState::pending)
       return fail(event, "still waits for its free of " + name_event(entry.event));
-    Block block{event.address, event.bytes, 0};
-    if (!stream_index(event.stream, block.stream)) return false;
     const auto number = static_cast<std::uint32_t>(blocks_.size());
-    blocks_.push_back(block);
+    blocks_.push_back({event.address, event.bytes, event.stream});
     matches_[i].block = number;
     entry.block = number;
     entry.event = i;
@@ -149,9 +133,7 @@ class Translator {
     AddressTable::Entry& entry = addresses_.at(event.address);
     if (entry.state == AddressState::pending) return fail(event, "was freed before, by " + name_event(entry.event));
     if (entry.state == AddressState::freed) return fail(event, "is not live");
-    if (entry.state == AddressState::unseen && !add_earlier(event.address, event.bytes, event.stream, entry.block)) {
-      return false;
-    }
+    if (entry.state == AddressState::unseen) entry.block = add_earlier(event.address, event.bytes, event.stream);
     matches_[i].block = entry.block;
     entry.event = i;
     entry.state = AddressState::pending;
@@ -164,7 +146,7 @@ class Translator {
     if (entry.state == AddressState::freed) return fail(event, "is not live");
     if (entry.state == AddressState::unseen) {
       // Its request lies before the recording, so it holds its memory until now.
-      if (!add_earlier(event.address, event.bytes, event.stream, entry.block)) return false;
+      entry.block = add_earlier(event.address, event.bytes, event.stream);
     } else {
       matches_[i].other = entry.event;
       // A completion right after its request waited for nothing: the request stands for both.
@@ -179,30 +161,16 @@ class Translator {
 
   // Blocks in use at the end that no event speaks of were live all along. Where the address was freed before the end,
   // the block came after the last event.
-  bool add_final_blocks() {
+  void add_final_blocks() {
     for (const FinalBlock& block : recording_.blocks) {
       AddressTable::Entry& entry = addresses_.at(block.address);
       if (entry.state == AddressState::unseen) {
-        if (!add_earlier(block.address, block.bytes, block.stream, entry.block)) return false;
+        entry.block = add_earlier(block.address, block.bytes, block.stream);
       } else if (entry.state == AddressState::freed) {
-        Block late{block.address, block.bytes, 0};
-        if (!stream_index(block.stream, late.stream)) return false;
-        late_.push_back(late);
+        late_.push_back({block.address, block.bytes, block.stream});
       }
       entry.state = AddressState::live;  // a file that names a block twice has it once
     }
-    return true;
-  }
-
-  bool number_streams_of_segments() {
-    std::uint16_t ignored = 0;
-    for (const RecordedEvent& event : recording_.events) {
-      if (event.action == RecordedAction::segment_alloc && !stream_index(event.stream, ignored)) return false;
-    }
-    for (const FinalSegment& segment : recording_.segments) {
-      if (!stream_index(segment.stream, ignored)) return false;
-    }
-    return true;
   }
 
   // By address, as the allocator had laid them out.
@@ -233,7 +201,7 @@ class Translator {
     trace_.events.reserve(earlier_.size() + late_.size() + blocks_.size() * 2);
     add_earlier_segments();
     for (const Block& block : earlier_) emit_alloc(block);
-    const std::size_t own_streams = streams_.handles().size();
+    const std::size_t own_streams = recording_.streams.handles().size();
     Lanes lanes;
     for (std::uint32_t i = 0; i < matches_.size(); ++i) {
       const RecordedEvent& event = recording_.events[i];
@@ -269,9 +237,8 @@ class Translator {
     return true;
   }
 
-  void add_segment(std::uint64_t address, std::uint64_t bytes, std::uint64_t stream) {
-    const std::uint16_t index = streams_.index_of(stream).value_or(0);  // numbered before
-    trace_.recorded_segments.push_back({static_cast<std::uint32_t>(trace_.events.size()), index, address, bytes});
+  void add_segment(std::uint64_t address, std::uint64_t bytes, std::uint16_t stream) {
+    trace_.recorded_segments.push_back({static_cast<std::uint32_t>(trace_.events.size()), stream, address, bytes});
   }
 
   // Segments of the final picture that no event made were there before the first event.
@@ -290,11 +257,11 @@ class Translator {
 
   // Held streams get handles that no recording has: from the top of the range down.
   void name_streams(std::uint32_t lanes) {
-    trace_.streams = streams_.handles();
+    trace_.streams = recording_.streams.handles();
     trace_.held_streams.assign(trace_.streams.size(), false);
     std::uint64_t handle = std::numeric_limits<std::uint64_t>::max();
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-      while (streams_.has(handle)) --handle;
+      while (recording_.streams.has(handle)) --handle;
       trace_.streams.push_back(handle--);
       trace_.held_streams.push_back(true);
     }
@@ -336,7 +303,6 @@ class Translator {
 
   const DeviceRecording& recording_;
   DeviceTrace& trace_;
-  StreamTable streams_;
   AddressTable addresses_;
   std::vector<Match> matches_;
   std::vector<Block> blocks_;   // allocated by the events, in their order

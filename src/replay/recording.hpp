@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "replay/stream_table.hpp"
 #include "replay/trace.hpp"
 
 namespace gmlake::replay {
@@ -26,8 +27,8 @@ const char* to_string(RecordedAction action);
 struct RecordedEvent {
   std::uint64_t address = 0;
   std::uint64_t bytes = 0;
-  std::uint64_t stream = 0;  // the handle
   std::uint32_t index = 0;   // in the file's list of events, for messages
+  std::uint16_t stream = 0;  // its number in DeviceRecording::streams
   RecordedAction action = RecordedAction::alloc;
 };
 
@@ -35,19 +36,20 @@ struct RecordedEvent {
 struct FinalBlock {
   std::uint64_t address = 0;
   std::uint64_t bytes = 0;  // as requested
-  std::uint64_t stream = 0;
+  std::uint16_t stream = 0;
 };
 
 // A segment in that picture.
 struct FinalSegment {
   std::uint64_t address = 0;
   std::uint64_t bytes = 0;
-  std::uint64_t stream = 0;
+  std::uint16_t stream = 0;
   bool expandable = false;
 };
 
 struct DeviceRecording {
   int device = 0;
+  StreamTable streams;
   std::vector<RecordedEvent> events;  // oldest first; those before the first may be missing
   std::vector<FinalBlock> blocks;
   std::vector<FinalSegment> segments;
