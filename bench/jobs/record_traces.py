@@ -9,14 +9,15 @@ history from process start, without call stacks: `torch.cuda.memory._snapshot()`
 --hook imports MODULE after torch and before the GPU is first used (an allocator that installs itself on import).
 
 The second form records every job, each in a process of its own, several at a time while their memory fits in --gib
-together. Traces are put into g0.tar, g1.tar, ... of at most 15 MiB in FOLDER as they finish, the JSON lines into
-results.jsonl. Jobs not finished after --deadline seconds are dropped. Jobs beside each other do not change each other's
-allocation sequence, except for the moment at which memory used on a second stream comes free.
+together. Traces are put into g0.tar, g1.tar, ... of at most 15 MiB, 62 MiB together, in FOLDER as they finish, the JSON
+lines into results.jsonl. Jobs not finished after --deadline seconds are dropped. Jobs beside each other do not change
+each other's allocation sequence, except for the moment at which memory used on a second stream comes free.
+All of them take 4 to 5 minutes on one H200, seven at a time.
 
 All models are built from configurations, with random weights and random data. Needs PyTorch and, for some jobs,
 transformers, peft, timm, torchvision or torch_geometric. A job that fails is reported and spoils no other.
 """
-import argparse, gzip, io, json, math, os, pickle, random, subprocess, sys, tarfile, tempfile, time
+import argparse, gzip, json, math, os, pickle, random, subprocess, sys, tarfile, tempfile, time
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -30,10 +31,13 @@ BF16 = torch.bfloat16
 
 def lm(name, dtype=BF16, **over):
     """A causal language model of the transformers library and its configuration."""
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig
+    from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig
     table = {
         "gpt2-xl": lambda: GPT2Config(n_embd=1600, n_layer=48, n_head=25, n_positions=2048, vocab_size=50257),
         "opt-1.3b": lambda: OPTConfig(hidden_size=2048, num_hidden_layers=24, num_attention_heads=32, ffn_dim=8192, vocab_size=50272, word_embed_proj_dim=2048, max_position_embeddings=4096),
+        "neox-1.4b": lambda: GPTNeoXConfig(hidden_size=2048, num_hidden_layers=24, num_attention_heads=16, intermediate_size=8192, vocab_size=50432, max_position_embeddings=4096),
+        "llama-13b": lambda: LlamaConfig(hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824, vocab_size=32000, max_position_embeddings=4096),
+        "llama-3b": lambda: LlamaConfig(hidden_size=3072, num_hidden_layers=26, num_attention_heads=24, num_key_value_heads=8, intermediate_size=8192, vocab_size=32000, max_position_embeddings=8192),
         "llama-7b": lambda: LlamaConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32000, max_position_embeddings=8192),
         "llama-1b": lambda: LlamaConfig(hidden_size=2048, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, intermediate_size=8192, vocab_size=128256, max_position_embeddings=16384),
         "llama-900m": lambda: LlamaConfig(hidden_size=2048, num_hidden_layers=16, num_attention_heads=16, intermediate_size=5504, vocab_size=32000, max_position_embeddings=4096),
@@ -45,6 +49,11 @@ def lm(name, dtype=BF16, **over):
         old = torch.get_default_dtype(); torch.set_default_dtype(dtype)
         m = AutoModelForCausalLM.from_config(cfg); torch.set_default_dtype(old)
     return m.to(dtype), cfg
+
+
+def lora(m):
+    from peft import LoraConfig, get_peft_model
+    return get_peft_model(m, LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], lora_dropout=0.05))
 
 
 def recompute(m):
@@ -119,10 +128,40 @@ def w_llama1b_long(steps):
 
 def w_llama7b_lora(steps):
     """Llama-7B shape, LoRA without recomputation, small batches of free lengths."""
-    from peft import LoraConfig, get_peft_model
-    m, c = lm("llama-7b"); r = random.Random(14)
-    m = get_peft_model(m, LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], lora_dropout=0.05))
+    m, c = lm("llama-7b"); m = lora(m); r = random.Random(14)
     yield from train_lm(m, c, [(r.choice((1, 2)), r.randrange(80, 850)) for _ in range(steps)])
+
+
+def w_llama13b_lr(steps):
+    """Llama-13B shape, LoRA + recomputation, free lengths."""
+    m, c = lm("llama-13b"); m = lora(m); recompute(m); r = random.Random(24); yield from train_lm(m, c, [(r.choice((1, 2, 4)), r.randrange(150, 2500)) for _ in range(steps)])
+
+
+def w_llama3b_full(steps):
+    """Llama-3B shape, full fine-tuning without recomputation, free lengths and batch sizes."""
+    m, c = lm("llama-3b"); r = random.Random(25); yield from train_lm(m, c, [(r.randrange(1, 8), r.randrange(100, 1300)) for _ in range(steps)])
+
+
+def w_neox_ro(steps):
+    """GPT-NeoX-1.4B shape, full, recomputation; gradients leave and updates are made on a side stream."""
+    m, c = lm("neox-1.4b"); recompute(m); m.train(); r = random.Random(26); ps = list(m.parameters()); host = [pinned(*p.shape, dtype=BF16) for p in ps]; side, cur = torch.cuda.Stream(), torch.cuda.current_stream()
+    for _ in range(steps):
+        x = tokens(c.vocab_size, r.randrange(4, 17), r.randrange(200, 1800)); m(input_ids=x, labels=x, use_cache=False).loss.backward(); side.wait_stream(cur)
+        with torch.cuda.stream(side):
+            for p, h in zip(ps, host):
+                g = p.grad; p.grad = None; h.copy_(g, non_blocking=True); g.record_stream(side); u = g.float().mul_(-1e-5); p.data.add_(u.to(p.dtype))
+            del g, u
+        cur.wait_stream(side); yield
+
+
+def w_dpo(steps):
+    """Preference tuning: a policy and a frozen reference score chosen and rejected answers of free length together."""
+    m, c = lm("llama-1b"); ref, _ = lm("llama-1b"); ref.eval(); m.train(); opt = torch.optim.AdamW(m.parameters(), lr=1e-6, foreach=True); r = random.Random(27)
+    for _ in range(steps):
+        b, s = r.randrange(1, 4), r.randrange(100, 1000); x = tokens(c.vocab_size, 2 * b, s)
+        score = lambda m: F.log_softmax(m(input_ids=x, use_cache=False).logits[:, :-1].float(), -1).gather(-1, x[:, 1:, None])[..., 0].sum(-1)
+        with torch.no_grad(): base = score(ref)
+        d = score(m) - base; loss = -F.logsigmoid(0.1 * (d[:b] - d[b:])).mean(); del d; loss.backward(); opt.step(); opt.zero_grad(set_to_none=True); yield
 
 
 def w_grow(steps, d=1024, depth=24, vocab=50257, base=2, longest=1024):
@@ -212,8 +251,9 @@ def w_rlhf(steps):
         yield
 
 
-def w_serve(steps, layers=8, d=4096, heads=32, slots=24, vocab=32000, longest=6000, ticks=12):
+def w_serve(steps, layers=8, d=4096, heads=32, slots=24, vocab=32000, longest=12000, ticks=12):
     """Continuous batching: sequences start and end at random times, each with caches of its own that grow by a token."""
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its plans are made anew for each length, which takes long
     hd = d // heads; r = random.Random(19); emb = build(lambda: nn.Embedding(vocab, d), BF16); head = build(lambda: nn.Linear(d, vocab, bias=False), BF16)
     ls = build(lambda: nn.ModuleList(Block(d, heads) for _ in range(layers)), BF16); live = []
     with torch.no_grad():
@@ -221,7 +261,7 @@ def w_serve(steps, layers=8, d=4096, heads=32, slots=24, vocab=32000, longest=60
             for _ in range(ticks):
                 for _ in range(r.choice((0, 0, 1, 1, 2))):
                     if len(live) == slots: break
-                    s = min(longest, int(r.lognormvariate(6.8, 1.0)) + 16); x = emb(tokens(vocab, 1, s)); kv = []
+                    s = min(longest, int(r.lognormvariate(7.2, 1.0)) + 16); x = emb(tokens(vocab, 1, s)); kv = []
                     for l in ls:  # the prompt
                         q, k, v = l.qkv(l.n1(x)).view(s, 3, heads, hd).permute(1, 2, 0, 3)
                         x = x + l.o(F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0].transpose(0, 1).reshape(1, s, d)); x = x + l.down(F.gelu(l.up(l.n2(x)))); kv.append((k.contiguous(), v.contiguous()))
@@ -247,7 +287,7 @@ def w_stream_offload(steps, d=4096, depth=20, heads=32, vocab=32000, size=(3000,
     from torch.func import functional_call
     layer = build(lambda: Block(d, heads), BF16); r = random.Random(21); emb = build(lambda: nn.Embedding(vocab, d), BF16); head = build(lambda: nn.Linear(d, vocab, bias=False), BF16)
     opt = torch.optim.AdamW([*emb.parameters(), *head.parameters()], lr=1e-5); shapes = {n: p.shape for n, p in layer.named_parameters()}
-    host = {n: pinned(*s, dtype=BF16).normal_(std=0.02) for n, s in shapes.items()}; sink = {n: pinned(*s) for n, s in shapes.items()}  # every layer shares them: their values do not matter
+    host = {n: pinned(*s, dtype=BF16).fill_(0.001) for n, s in shapes.items()}; sink = {n: pinned(*s) for n, s in shapes.items()}  # every layer shares them: their values do not matter
     layer = layer.to("meta"); pre, off, cur = torch.cuda.Stream(), torch.cuda.Stream(), torch.cuda.current_stream()
 
     def fetch(grad):
@@ -266,7 +306,7 @@ def w_stream_offload(steps, d=4096, depth=20, heads=32, vocab=32000, size=(3000,
         s = r.randrange(200, 4000); b = max(1, r.randrange(*size) // s); x = tokens(vocab, b, s); h0 = emb(x); h = h0.detach(); kept = []
         nxt = fetch(False)
         for i in range(depth):
-            w = arrive(nxt); nxt = fetch(i == depth - 2 or i == depth - 1) if i < depth - 1 else None; kept.append(h)
+            w = arrive(nxt); nxt = fetch(False) if i < depth - 1 else None; kept.append(h)
             with torch.no_grad(): h = functional_call(layer, w, (h,))
         del w
         h = h.requires_grad_(); F.cross_entropy(head(h).flatten(0, 1).float(), x.flatten()).backward(); g = h.grad; del h
@@ -280,7 +320,7 @@ def w_stream_offload(steps, d=4096, depth=20, heads=32, vocab=32000, size=(3000,
         h0.backward(g); del h0, g; cur.wait_stream(off); opt.step(); opt.zero_grad(set_to_none=True); yield
 
 
-def w_two_towers(steps, vd=1280, vdepth=24, td=1024, tdepth=16, vocab=49408, size=16000):
+def w_two_towers(steps, vd=1280, vdepth=24, td=1024, tdepth=16, vocab=49408, size=9000):
     """A contrastive pair of towers, images on a side stream and text on the main one, forward and backward."""
     vis = build(lambda: nn.Sequential(nn.Linear(588, vd), *(Block(vd, 16, causal=False) for _ in range(vdepth)), nn.LayerNorm(vd), nn.Linear(vd, 512)), BF16)
     txt = build(lambda: LM(td, tdepth, 16, 512, 128), BF16); txt.emb = build(lambda: nn.Embedding(vocab, td), BF16); r = random.Random(22)
@@ -300,7 +340,8 @@ def w_fsdp(steps):
     torch.cuda.set_device(0); dist.init_process_group("nccl", init_method="file://" + tempfile.mktemp(), rank=0, world_size=1)
     m, c = lm("llama-1b", torch.float32); mp = MixedPrecisionPolicy(param_dtype=BF16, reduce_dtype=torch.float32); r = random.Random(23)
     for l in m.model.layers: fully_shard(l, mp_policy=mp)
-    fully_shard(m, mp_policy=mp); yield from train_lm(m, c, [(r.randrange(1, 5), r.randrange(100, 1100)) for _ in range(steps)])
+    fully_shard(m, mp_policy=mp)
+    yield from train_lm(m, c, [(r.randrange(1, 5), r.randrange(100, 1100)) for _ in range(steps)])
 
 
 # ---- vision ----
@@ -361,7 +402,7 @@ def w_video(steps):
     import torchvision
     m = torchvision.models.video.r2plus1d_18(weights=None, num_classes=400).to(DEV).train(); opt = torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9); r = random.Random(35)
     for _ in range(steps):
-        t, h, w = r.randrange(8, 41), 8 * r.randrange(12, 25), 8 * r.randrange(12, 25); b = max(2, min(12, r.randrange(1_000_000, 4_000_000) // (t * h * w)))
+        t, h, w = r.randrange(8, 41), 8 * r.randrange(12, 25), 8 * r.randrange(12, 25); b = max(2, min(24, r.randrange(2_000_000, 10_000_000) // (t * h * w)))
         with torch.autocast(DEV, dtype=BF16): loss = F.cross_entropy(m(torch.randn(b, 3, t, h, w, device=DEV)), tokens(400, b))
         loss.backward(); opt.step(); opt.zero_grad(set_to_none=True); yield
 
@@ -410,16 +451,16 @@ class UNet(nn.Module):
         return self.o(x)
 
 
-def w_unet(steps, c=256, mult=(1, 2, 3, 4), pixels=60000):
+def w_unet(steps, c=256, mult=(1, 2, 3, 4), pixels=150000):
     """Latent diffusion at many aspect ratios in mixed precision, with a moving average of the weights."""
     m = build(lambda: UNet(c, mult, 4 * c, 768)); ema = [p.detach().clone() for p in m.parameters()]; opt = torch.optim.AdamW(m.parameters(), lr=1e-4, foreach=True); r = random.Random(36)
     for _ in range(steps):
-        h, w = 8 * r.randrange(4, 17), 8 * r.randrange(4, 17); b = max(1, min(32, r.randrange(pixels // 3, pixels) // (h * w))); x, e = torch.randn(b, 4, h, w, device=DEV), torch.randn(b, 4, h, w, device=DEV); t = torch.rand(b, device=DEV)
+        h, w = 8 * r.randrange(4, 17), 8 * r.randrange(4, 17); b = max(1, min(64, r.randrange(pixels // 3, pixels) // (h * w))); x, e = torch.randn(b, 4, h, w, device=DEV), torch.randn(b, 4, h, w, device=DEV); t = torch.rand(b, device=DEV)
         with torch.autocast(DEV, dtype=BF16): loss = F.mse_loss(m(x * (1 - t[:, None, None, None]) + e * t[:, None, None, None], 1000 * t, torch.randn(b, r.randrange(20, 150), 768, device=DEV)).float(), e)
         loss.backward(); torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0); opt.step(); opt.zero_grad(set_to_none=True); torch._foreach_mul_(ema, 0.999); torch._foreach_add_(ema, [p.detach() for p in m.parameters()], alpha=0.001); yield
 
 
-def w_gan(steps, top=512, widest=512, size=2_000_000):
+def w_gan(steps, top=512, widest=512, size=5_000_000):
     """A GAN whose resolution doubles in stages, with a gradient penalty (second derivatives) every other step."""
     ch = lambda res: min(widest, widest * 32 // res); r = random.Random(37); lv = [2 ** k for k in range(3, int(math.log2(top)) + 1)]; act = nn.LeakyReLU(0.2)
     G = nn.ModuleDict({str(s): nn.Sequential(nn.Conv2d(ch(s // 2), ch(s), 3, 1, 1), act, nn.Conv2d(ch(s), ch(s), 3, 1, 1), act) for s in lv}).to(DEV); D = nn.ModuleDict({str(s): nn.Sequential(nn.Conv2d(ch(s), ch(s), 3, 1, 1), act, nn.Conv2d(ch(s), ch(s // 2), 3, 1, 1), act) for s in lv}).to(DEV)
@@ -479,7 +520,7 @@ def w_gnn(steps):
     from torch_geometric.nn import GATv2Conv
     ls = nn.ModuleList(GATv2Conv(128 if i == 0 else 256, 64, heads=4) for i in range(4)).to(DEV); out = nn.Linear(256, 40).to(DEV); opt = torch.optim.AdamW([*ls.parameters(), *out.parameters()], lr=1e-3); r = random.Random(43)
     for i in range(steps):
-        n = int(10 ** r.uniform(3.7, 5.1)); e = int(n * r.uniform(3, 9)); ei = torch.randint(0, n, (2, e), device=DEV); h = torch.randn(n, 128, device=DEV)
+        n = int(10 ** r.uniform(3.7, 5.4)); e = int(n * r.uniform(3, 9)); ei = torch.randint(0, n, (2, e), device=DEV); h = torch.randn(n, 128, device=DEV)
         for l in ls: h = F.dropout(F.elu(l(h, ei)), 0.2)
         sel = torch.rand(n, device=DEV).lt(0.3).nonzero()[:, 0]; loss = F.cross_entropy(out(h[sel]), tokens(40, sel.numel())); del h
         loss.backward(); opt.step(); opt.zero_grad(set_to_none=True); yield
@@ -516,7 +557,7 @@ class Pair(nn.Module):
         return z + self.down(F.relu(self.up(self.n[4](z))))
 
 
-def w_fold(steps, c=128, depth=10, length=(80, 420)):
+def w_fold(steps, c=128, depth=10, length=(80, 600)):
     """A protein model's pair stack with recomputation: memory cubic in a length that is free."""
     ls = build(lambda: nn.ModuleList(Pair(c, 4) for _ in range(depth))); out = nn.Linear(c, 64).to(DEV); opt = torch.optim.Adam([*ls.parameters(), *out.parameters()], lr=1e-4); r = random.Random(45)
     for _ in range(steps):
@@ -527,7 +568,7 @@ def w_fold(steps, c=128, depth=10, length=(80, 420)):
         del h; loss.backward(); opt.step(); opt.zero_grad(set_to_none=True); yield
 
 
-def w_nerf(steps, width=256, rays=(2048, 10000), samples=96, picture=40000):
+def w_nerf(steps, width=256, rays=(4096, 30000), samples=96, picture=40000):
     """A radiance field: only samples in occupied space are evaluated; now and then a picture is drawn in chunks."""
     mlp = nn.Sequential(nn.Linear(63, width), nn.ReLU(), *(k for _ in range(7) for k in (nn.Linear(width, width), nn.ReLU())), nn.Linear(width, 4)).to(DEV); opt = torch.optim.Adam(mlp.parameters(), lr=1e-3); r = random.Random(46)
 
@@ -544,11 +585,12 @@ def w_nerf(steps, width=256, rays=(2048, 10000), samples=96, picture=40000):
 
 
 W = {k[2:]: v for k, v in globals().items() if k.startswith("w_")}
-# job: (GiB reserved at most, roughly; steps to record), the most wanted first
+# job: (GiB to set aside, a little over what PyTorch's native allocator reserves; steps to record)
 PLAN = {
-    "opt_full": (65, 12), "stream_offload": (40, 8), "serve": (35, 12), "moe": (45, 12), "rlhf": (45, 6), "llama7b_lora": (60, 10), "two_towers": (55, 12), "gpt2_accum": (45, 6),
-    "unet": (45, 14), "dlrm": (50, 12), "gnn": (45, 14), "t5_mix": (45, 12), "vit_mix": (40, 14), "llama1b_long": (65, 10), "wav2vec": (50, 12), "fold": (40, 14), "fsdp": (60, 10),
-    "resnet_prefetch": (50, 14), "grow": (65, 16), "video": (40, 14), "detect_infer": (25, 20), "transducer": (40, 20), "gan": (40, 18), "segment": (40, 14), "nerf": (45, 30),
+    "serve": (13, 12), "llama3b_full": (47, 10), "moe": (21, 12), "rlhf": (18, 6), "llama13b_lr": (36, 8), "t5_mix": (45, 10), "dpo": (28, 8), "neox_ro": (45, 10), "unet": (20, 14),
+    "gnn": (32, 24), "fold": (36, 14), "video": (18, 20), "nerf": (36, 40),
+    "opt_full": (22, 12), "stream_offload": (29, 8), "llama7b_lora": (35, 10), "two_towers": (29, 12), "gpt2_accum": (45, 6), "dlrm": (34, 12), "vit_mix": (28, 14), "llama1b_long": (41, 10),
+    "wav2vec": (21, 12), "fsdp": (43, 10), "resnet_prefetch": (17, 14), "grow": (43, 16), "detect_infer": (22, 20), "transducer": (10, 20), "gan": (59, 18), "segment": (21, 14),
 }
 
 
@@ -581,14 +623,14 @@ def run_one(a):
 
 
 def run_all(a):
-    t0 = time.time(); names = a.only.split(",") if a.only else list(PLAN); waiting = list(names); live = {}; used = []; work = tempfile.mkdtemp()
+    t0 = time.time(); names = a.only.split(",") if a.only else list(PLAN); waiting = list(names); live = {}; used = []; done = set(); work = tempfile.mkdtemp()
     os.makedirs(a.out, exist_ok=True); out = os.path.join(a.out, "results.jsonl"); env = dict(os.environ, OMP_NUM_THREADS="2", HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
 
     def keep(path):  # into the first tar with room
         size = os.path.getsize(path) + 2048
         for i in range(7):
             if i == len(used): used.append(20 * 512)
-            if used[i] + size <= 15 << 20:
+            if used[i] + size <= 15 << 20 and sum(used) + size <= 62 << 20:
                 with tarfile.open(os.path.join(a.out, f"g{i}.tar"), "a") as tar: tar.add(path, os.path.basename(path))
                 used[i] += size; return True
         return False
@@ -601,18 +643,17 @@ def run_all(a):
             if p.poll() is None: continue
             log.seek(0); text = log.read().decode(errors="replace").strip().splitlines(); del live[n]; path = os.path.join(work, n + ".pickle.gz")
             if p.returncode == 0 and os.path.exists(path):
-                kept = keep(path); line = json.loads([x for x in text if x.startswith("{")][-1]); g = 2 ** 30
+                kept = keep(path); line = json.loads([x for x in text if x.startswith("{")][-1]); g = 2 ** 30; done.add(n)
                 with open(out, "a") as f: f.write(json.dumps(dict(line, wall=now - since, kept=kept, size=os.path.getsize(path))) + "\n")
                 print(f"{now:5.0f}s {n}: {line['steps']} steps in {line['seconds']:.0f} of {now - since:.0f} s, allocated {line['peak_allocated'] / g:.2f} reserved {line['peak_reserved'] / g:.2f} GiB, {line['events']} events, retries {line['retries']}, {os.path.getsize(path) >> 10} KiB{'' if kept else ', NO ROOM'} {line['err'] or ''}", flush=True)
-            else: print(f"{now:5.0f}s {n}: FAILED ({'late' if late else p.returncode}) after {now - since:.0f} s\n    " + "\n    ".join(x[:200] for x in text[-6:]), flush=True)
+            else: print(f"{now:5.0f}s {n}: FAILED ({'late' if late else p.returncode}) after {now - since:.0f} s\n    " + "\n    ".join(x[:200] for x in [x for x in text if x.strip(" ^~")][-8:]), flush=True)
         if now > a.deadline - 25: waiting.clear()
         for n in list(waiting):
             if len(live) < a.workers and sum(PLAN[k][0] for k in live) + PLAN[n][0] <= a.gib:
                 waiting.remove(n); log = tempfile.TemporaryFile(); cmd = [sys.executable, os.path.abspath(__file__), n, "--record", os.path.join(work, n + ".pickle.gz"), "--seconds", str(a.seconds or 18)]
                 live[n] = (subprocess.Popen(cmd, stdout=log, stderr=subprocess.STDOUT, env=env), log, time.time() - t0)
         time.sleep(0.2)
-    missing = [n for n in names if n not in (open(out).read() if os.path.exists(out) else "")]
-    print(f"{time.time() - t0:5.0f}s done; not recorded: {missing}", flush=True)
+    print(f"{time.time() - t0:5.0f}s done; not recorded: {[n for n in names if n not in done]}", flush=True)
 
 
 if __name__ == "__main__":
