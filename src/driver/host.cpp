@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <utility>
 
 #include "base/check.hpp"
 
@@ -25,6 +26,13 @@ void* pointer(Address address) { return reinterpret_cast<void*>(address); }
 void* map_nothing(Address address, std::uint64_t bytes) {
   const int fixed = address == 0 ? 0 : MAP_FIXED;
   return mmap(pointer(address), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+}
+
+// A page of the file that no handle uses, so that it merges with no other mapping. Null where there is no room.
+void* map_spare(int file, std::uint64_t file_bytes) {
+  const auto last_page = static_cast<off_t>(file_bytes - kPageBytes);
+  void* page = mmap(nullptr, kPageBytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, file, last_page);
+  return page == MAP_FAILED ? nullptr : page;
 }
 
 BooksOptions books_options(const HostOptions& options) {
@@ -48,7 +56,8 @@ Result<std::unique_ptr<HostDriver>> HostDriver::make(const HostOptions& options)
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
     bytes = std::min<std::uint64_t>(bytes, limit.rlim_cur);
   }
-  if (bytes < options.capacity_bytes) return not_supported;
+  bytes &= ~(kPageBytes - 1);
+  if (bytes <= options.capacity_bytes) return not_supported;
   const int file = memfd_create("gmlake-host-driver", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (file < 0) return not_supported;
   if (ftruncate(file, static_cast<off_t>(bytes)) != 0 ||
@@ -60,7 +69,10 @@ Result<std::unique_ptr<HostDriver>> HostDriver::make(const HostOptions& options)
 }
 
 HostDriver::HostDriver(const HostOptions& options, int file, std::uint64_t file_bytes)
-    : SimulatedDriver(options.device_name, books_options(options)), file_(file), file_bytes_(file_bytes) {}
+    : SimulatedDriver(options.device_name, books_options(options)),
+      file_(file),
+      file_bytes_(file_bytes),
+      spare_(map_spare(file, file_bytes)) {}
 
 HostDriver::~HostDriver() {
   MutexLock lock(mutex_);
@@ -68,6 +80,7 @@ HostDriver::~HostDriver() {
        range = books_.reservation_after(range->first + range->second)) {
     munmap(pointer(range->first), range->second);
   }
+  if (spare_ != nullptr) munmap(spare_, kPageBytes);
   close(file_);
 }
 
@@ -105,7 +118,7 @@ Status HostDriver::address_free(Address address, std::uint64_t bytes) {
 Result<Handle> HostDriver::create(std::uint64_t bytes, const MemoryProperties& properties) {
   MutexLock lock(mutex_);
   if (Status status = books_.check_create(bytes, properties); !status.ok()) return status.error();
-  if (bytes > file_bytes_ - next_offset_) return Error{ErrorCode::out_of_memory, Step::create, bytes};
+  if (bytes > file_bytes_ - kPageBytes - next_offset_) return Error{ErrorCode::out_of_memory, Step::create, bytes};
   const Handle handle = books_.add_memory(bytes, properties, next_offset_);
   next_offset_ += bytes;
   return handle;
@@ -133,7 +146,7 @@ Status HostDriver::unmap(Address address, std::uint64_t bytes) {
   MutexLock lock(mutex_);
   if (Status status = books_.check_unmap(address, bytes); !status.ok()) return status;
   if (Status status = streams_.check_unmap(address, bytes); !status.ok()) return status;
-  if (map_nothing(address, bytes) == MAP_FAILED) return Error{ErrorCode::too_many_mappings, Step::unmap, address};
+  if (!close_range(address, bytes)) return Error{ErrorCode::too_many_mappings, Step::unmap, address};
   books_.unmap(address, bytes, &gone);
   punch(gone);
   return {};
@@ -177,11 +190,21 @@ bool HostDriver::open_range(Address address, std::uint64_t bytes) {
       (madvise(pointer(address), bytes, MADV_NOHUGEPAGE) == 0 || errno == EINVAL)) {  // a kernel without huge pages
     return true;
   }
-  // The failed one too, since the kernel may have removed what was there; it is the last that was mapped first back.
-  for (std::size_t undo = std::min(done + 1, runs.size()); undo-- > 0;) {
-    GMLAKE_CHECK(map_nothing(runs[undo].address, runs[undo].bytes) != MAP_FAILED);
-  }
+  // The failed one is as it was: the kernel looks at its bound before it removes anything.
+  while (done-- > 0) GMLAKE_CHECK(close_range(runs[done].address, runs[done].bytes));
   return false;
+}
+
+// Makes a range addresses without memory again. False, and nothing changed, where that would split a mapping and the
+// kernel takes no more.
+bool HostDriver::close_range(Address address, std::uint64_t bytes) {
+  bool closed = map_nothing(address, bytes) != MAP_FAILED;
+  if (!closed && spare_ != nullptr) {
+    munmap(std::exchange(spare_, nullptr), kPageBytes);
+    closed = map_nothing(address, bytes) != MAP_FAILED;
+  }
+  if (spare_ == nullptr) spare_ = map_spare(file_, file_bytes_);
+  return closed;
 }
 
 // Gives the pages of extents that nothing refers to back to the system.

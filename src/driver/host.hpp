@@ -55,10 +55,13 @@ class HostDriver final : public SimulatedDriver {
   HostDriver(const HostOptions& options, int file, std::uint64_t file_bytes);
 
   bool open_range(Address address, std::uint64_t bytes) GMLAKE_REQUIRES(mutex_);
+  bool close_range(Address address, std::uint64_t bytes) GMLAKE_REQUIRES(mutex_);
   void punch(const std::vector<DriverBooks::Memory>& gone) const;
 
   const int file_;
   const std::uint64_t file_bytes_;
+  // A mapping with no use but to be given up: at the kernel's bound even a call that lowers the count is refused.
+  void* spare_ GMLAKE_GUARDED_BY(mutex_) = nullptr;
   std::uint64_t next_offset_ GMLAKE_GUARDED_BY(mutex_) = 0;  // where the next handle's extent starts
 };
 

@@ -1,0 +1,184 @@
+// The contract of events and streams, and of mapping while work is pending.
+#include "driver/conformance.hpp"
+
+namespace gmlake::driver::testing {
+namespace {
+
+TEST_P(DriverConformance, AnEventNeverRecordedHasPassed) {
+  const Event event = driver().event_create(0).value();
+  EXPECT_NE(event, Event::none);
+  EXPECT_TRUE(driver().event_query(event).value());
+  EXPECT_THAT(driver().event_synchronize(event), Succeeds());
+  EXPECT_THAT(driver().stream_wait({0, 0}, event), Succeeds());
+  EXPECT_THAT(driver().event_destroy(event), Succeeds());
+}
+
+TEST_P(DriverConformance, AnEventPassesWhenTheWorkBeforeItIsComplete) {
+  const Stream stream = backend_->make_stream(0);
+  const Event event = driver().event_create(0).value();
+  if (!backend_->block(stream)) GTEST_SKIP() << "cannot hold a stream";
+  ASSERT_THAT(driver().event_record(event, stream), Succeeds());
+  EXPECT_FALSE(driver().event_query(event).value());
+  backend_->unblock(stream);
+  EXPECT_THAT(driver().event_synchronize(event), Succeeds());
+  EXPECT_TRUE(driver().event_query(event).value());
+}
+
+TEST_P(DriverConformance, TheLastRecordCounts) {
+  const Stream held = backend_->make_stream(0), free = backend_->make_stream(0);
+  const Event event = driver().event_create(0).value();
+  if (!backend_->block(held)) GTEST_SKIP() << "cannot hold a stream";
+  ASSERT_THAT(driver().event_record(event, held), Succeeds());
+  EXPECT_FALSE(driver().event_query(event).value());
+  ASSERT_THAT(driver().event_record(event, free), Succeeds());
+  EXPECT_THAT(driver().event_synchronize(event), Succeeds());
+  EXPECT_TRUE(driver().event_query(event).value());
+  ASSERT_THAT(driver().event_record(event, held), Succeeds());
+  EXPECT_FALSE(driver().event_query(event).value());
+  backend_->unblock(held);
+}
+
+TEST_P(DriverConformance, AStreamWaitsForAnother) {
+  const Stream held = backend_->make_stream(0), behind = backend_->make_stream(0);
+  const Event first = driver().event_create(0).value(), second = driver().event_create(0).value();
+  if (!backend_->block(held)) GTEST_SKIP() << "cannot hold a stream";
+  ASSERT_THAT(driver().event_record(first, held), Succeeds());
+  ASSERT_THAT(driver().stream_wait(behind, first), Succeeds());
+  ASSERT_THAT(driver().event_record(second, behind), Succeeds());
+  EXPECT_FALSE(driver().event_query(second).value());
+  backend_->unblock(held);
+  EXPECT_THAT(driver().event_synchronize(second), Succeeds());
+  EXPECT_TRUE(driver().event_query(first).value());
+  EXPECT_TRUE(driver().event_query(second).value());
+}
+
+TEST_P(DriverConformance, AWaitIsForTheRecordThatWasLastThen) {
+  const Stream first = backend_->make_stream(0), held = backend_->make_stream(0), behind = backend_->make_stream(0);
+  const Event event = driver().event_create(0).value(), end = driver().event_create(0).value();
+  if (!backend_->block(held)) GTEST_SKIP() << "cannot hold a stream";
+  ASSERT_THAT(driver().event_record(event, first), Succeeds());
+  ASSERT_THAT(driver().stream_wait(behind, event), Succeeds());
+  ASSERT_THAT(driver().event_record(event, held), Succeeds());  // later: the wait does not see it
+  ASSERT_THAT(driver().event_record(end, behind), Succeeds());
+  EXPECT_THAT(driver().event_synchronize(end), Succeeds());
+  EXPECT_FALSE(driver().event_query(event).value());
+  backend_->unblock(held);
+}
+
+TEST_P(DriverConformance, AWaitOutlivesItsEvent) {
+  const Stream held = backend_->make_stream(0), behind = backend_->make_stream(0);
+  const Event event = driver().event_create(0).value(), end = driver().event_create(0).value();
+  if (!backend_->block(held)) GTEST_SKIP() << "cannot hold a stream";
+  ASSERT_THAT(driver().event_record(event, held), Succeeds());
+  ASSERT_THAT(driver().stream_wait(behind, event), Succeeds());
+  ASSERT_THAT(driver().event_destroy(event), Succeeds());
+  ASSERT_THAT(driver().event_record(end, behind), Succeeds());
+  EXPECT_FALSE(driver().event_query(end).value());
+  backend_->unblock(held);
+  EXPECT_THAT(driver().event_synchronize(end), Succeeds());
+}
+
+TEST_P(DriverConformance, EventsCrossDevicesByWaitsAlone) {
+  if (!start({.devices = 2})) return;
+  const Stream held = backend_->make_stream(0), behind = backend_->make_stream(1);
+  const Event first = driver().event_create(0).value(), second = driver().event_create(1).value();
+  expect_refused(ErrorCode::invalid_value, Step::event_record, [&] { return driver().event_record(first, behind); });
+  if (!backend_->block(held)) GTEST_SKIP() << "cannot hold a stream";
+  ASSERT_THAT(driver().event_record(first, held), Succeeds());
+  ASSERT_THAT(driver().stream_wait(behind, first), Succeeds());
+  ASSERT_THAT(driver().event_record(second, behind), Succeeds());
+  EXPECT_FALSE(driver().event_query(second).value());
+  backend_->unblock(held);
+  EXPECT_THAT(driver().event_synchronize(second), Succeeds());
+}
+
+TEST_P(DriverConformance, StreamsOfDifferentDevicesAreDifferent) {
+  if (!start({.devices = 2})) return;
+  const Stream first{0, 0}, second{1, 0};  // the default stream of each
+  const Event event = driver().event_create(1).value();
+  if (!backend_->block(first)) GTEST_SKIP() << "cannot hold a stream";
+  ASSERT_THAT(driver().event_record(event, second), Succeeds());
+  EXPECT_THAT(driver().event_synchronize(event), Succeeds());
+  EXPECT_TRUE(driver().event_query(event).value());
+  backend_->unblock(first);
+}
+
+TEST_P(DriverConformance, RefusesEventsThatAreNone) {
+  const Event event = driver().event_create(0).value();
+  ASSERT_THAT(driver().event_destroy(event), Succeeds());
+  const Event next = driver().event_create(0).value();  // which may well take the place of the old one
+  EXPECT_NE(next, event);
+  const auto code = ErrorCode::invalid_value;
+  for (const Event bad : {event, Event::none, static_cast<Event>(~std::uint64_t{0})}) {
+    expect_refused(code, Step::event_record, [&] { return driver().event_record(bad, {0, 0}); });
+    expect_refused(code, Step::event_query, [&] { return driver().event_query(bad); });
+    expect_refused(code, Step::event_synchronize, [&] { return driver().event_synchronize(bad); });
+    expect_refused(code, Step::stream_wait, [&] { return driver().stream_wait({0, 0}, bad); });
+    expect_refused(code, Step::event_destroy, [&] { return driver().event_destroy(bad); });
+  }
+  EXPECT_THAT(driver().event_destroy(next), Succeeds());
+}
+
+TEST_P(DriverConformance, NoStreamIsCapturedAtFirst) {
+  EXPECT_EQ(driver().capture_state(backend_->make_stream(0)).value(), CaptureState::none);
+  EXPECT_EQ(driver().capture_state({0, 0}).value(), CaptureState::none);
+}
+
+TEST_P(DriverConformance, NoMemoryCallWaitsForWork) {
+  const Stream stream = backend_->make_stream(0);
+  const Address address = reserve(4);
+  const Handle used = map_new(address, 1);
+  if (!backend_->block(stream)) GTEST_SKIP() << "cannot hold a stream";
+  const Event event = driver().event_create(0).value();
+  if (simulated() != nullptr) ASSERT_THAT(simulated()->launch(stream, {{address, granule(), true}}), Succeeds());
+  ASSERT_THAT(driver().event_record(event, stream), Succeeds());
+  const Handle other = map_new(address + granule(), 1);
+  ASSERT_THAT(unmap(address + granule(), 1), Succeeds());
+  ASSERT_THAT(driver().release(other), Succeeds());
+  ASSERT_THAT(map(address + 2 * granule(), 1, used), Succeeds());  // an alias of memory in use
+  ASSERT_THAT(set_access(address + 2 * granule(), 1), Succeeds());
+  EXPECT_FALSE(driver().event_query(event).value());
+  if (simulated() != nullptr) EXPECT_EQ(simulated()->streams().synchronizations(), 0u);
+  backend_->unblock(stream);
+  ASSERT_THAT(driver().event_synchronize(event), Succeeds());
+  EXPECT_THAT(unmap(address, 1), Succeeds());
+}
+
+TEST_P(DriverConformance, RefusesToUnmapWhatPendingWorkTouches) {
+  if (simulated() == nullptr) GTEST_SKIP() << "only a simulation notices";
+  const Stream stream = backend_->make_stream(0);
+  const Address address = reserve(4);
+  for (const std::uint64_t at : {0u, 1u, 2u}) map_new(address + at * granule(), 1);
+  ASSERT_TRUE(backend_->block(stream));
+  ASSERT_THAT(simulated()->launch(stream, {{address + granule() + 8, 8, false}}), Succeeds());
+  expect_refused(ErrorCode::invalid_value, Step::unmap, [&] { return unmap(address, 3); });
+  expect_refused(ErrorCode::invalid_value, Step::unmap, [&] { return unmap(address + granule(), 1); });
+  EXPECT_EQ(simulated()->streams().violations().size(), 2u);
+  EXPECT_THAT(unmap(address, 1), Succeeds());
+  EXPECT_THAT(unmap(address + 2 * granule(), 1), Succeeds());
+  backend_->unblock(stream);
+  EXPECT_THAT(unmap(address + granule(), 1), Succeeds());
+  EXPECT_EQ(simulated()->streams().violations().size(), 2u);
+}
+
+TEST_P(DriverConformance, RefusesWorkWithoutAccess) {
+  if (simulated() == nullptr) GTEST_SKIP() << "only a simulation notices";
+  if (!start({.devices = 2})) return;
+  const Address address = reserve(3);
+  map_new(address, 1);
+  ASSERT_THAT(map(address + granule(), 1, create(1)), Succeeds());
+  EXPECT_THAT(simulated()->launch({0, 0}, {{address, granule(), true}}), Succeeds());
+  const auto refused = [&](Stream stream, Access access) {
+    expect_refused(ErrorCode::invalid_value, Step::none, [&] { return simulated()->launch(stream, {access}); });
+    EXPECT_EQ(simulated()->streams().violations().back(),
+              (Violation{Violation::Kind::no_access, stream, access.address, access.bytes}));
+  };
+  refused({0, 0}, {address + granule() - 1, 2, true});   // runs into memory without access
+  refused({0, 0}, {address + 2 * granule(), 1, false});  // nothing mapped
+  refused({0, 0}, {0, 8, false});
+  refused({0, 0}, {address, 4 * granule(), false});  // past the reservation
+  refused({1, 0}, {address, 8, false});              // the other device has no access
+}
+
+}  // namespace
+}  // namespace gmlake::driver::testing
