@@ -60,8 +60,10 @@ Result<driver::Address> Direct::allocate(std::uint64_t bytes, driver::Stream str
 Status Direct::deallocate(driver::Address address, driver::Stream) {
   const std::uint32_t number = address == 0 ? AddressMap::kNone : live_.take(address);
   if (number == AddressMap::kNone) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
-  if (!blocks_[number].uses.empty()) return pending_.add(number, blocks_[number].uses);
-  return free_block(number);
+  if (blocks_[number].uses.empty()) return free_block(number);
+  Status pending = pending_.add(number, blocks_[number].uses);
+  if (!pending) live_.insert(address, number);
+  return pending;
 }
 
 Status Direct::record_stream(driver::Address address, driver::Stream stream) {

@@ -37,17 +37,20 @@ Result<std::uint64_t> PageRange::map(AddressSpan span) {
   return (end - begin) * page_bytes_;
 }
 
-Result<AddressSpan> PageRange::unmap(AddressSpan span) {
+Status PageRange::unmap(AddressSpan span, AddressSpan& gone) {
   const std::uint64_t begin = (span.address - address_ + page_bytes_ - 1) / page_bytes_;
   const std::uint64_t end = (span.address + span.bytes - address_) / page_bytes_;
-  if (begin >= end) return AddressSpan{span.address, 0};
-  if (Status waited = wait_for_stream(); !waited) return waited.error();
+  gone = {page_address(begin), 0};
+  if (begin >= end) return {};
+  if (Status waited = wait_for_stream(); !waited) return waited;
   for (std::uint64_t page = begin; page < end; ++page) {
-    if (Status unmapped = driver_.unmap(page_address(page), page_bytes_); !unmapped) return unmapped.error();
-    if (Status released = driver_.release(pages_[page]); !released) return released.error();
+    if (Status unmapped = driver_.unmap(page_address(page), page_bytes_); !unmapped) return unmapped;
+    gone.bytes += page_bytes_;
+    const driver::Handle handle = pages_[page];
     pages_[page] = driver::Handle::none;
+    if (Status released = driver_.release(handle); !released) return released;
   }
-  return AddressSpan{page_address(begin), (end - begin) * page_bytes_};
+  return {};
 }
 
 Status PageRange::create_pages(std::uint64_t begin, std::uint64_t end) {

@@ -34,9 +34,9 @@ class PageRange {
   // mapped. Gives the bytes mapped. On an error nothing has changed.
   Result<std::uint64_t> map(AddressSpan span);
 
-  // Waits for the stream, then unmaps the pages that lie whole inside the span, all of them mapped. Gives what was
-  // unmapped: no bytes where no page lies whole inside, and then without waiting.
-  Result<AddressSpan> unmap(AddressSpan span);
+  // Waits for the stream, then unmaps the pages that lie whole inside the span, all of them mapped. `gone` says which
+  // went: none, without waiting, where no page lies whole inside; on an error those before it.
+  Status unmap(AddressSpan span, AddressSpan& gone);
 
  private:
   PageRange(driver::Driver& driver, driver::Stream stream, driver::Address address, std::uint64_t bytes,

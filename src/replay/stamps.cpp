@@ -37,7 +37,9 @@ void Stamps::for_each(std::uint32_t id, driver::Address address, std::uint64_t b
   at(0, std::min(bytes, kStampBytes));
   if (bytes < 2 * kStampBytes) return;
   const std::uint64_t last = bytes - kStampBytes;
-  for (std::uint64_t offset = stride_; offset + kStampBytes <= last; offset += stride_) at(offset, kStampBytes);
+  for (std::uint64_t offset = stride_ - address % stride_; offset + kStampBytes <= last; offset += stride_) {
+    if (offset >= kStampBytes) at(offset, kStampBytes);
+  }
   at(last, kStampBytes);
 }
 

@@ -1,7 +1,9 @@
 // Marks in the memory of live blocks, by which an overlap of two of them shows: each block is stamped at both ends and
 // once per stride with values that belong to it alone, and the stamps are read back when the block's last user is done.
-// Works where an address of the driver is a pointer of this process (the host driver).
-// Not thread-safe: one thread replays.
+// The stamps in between lie at addresses that are multiples of the stride, not at such offsets: of two blocks that
+// share such an address one has overwritten the other's stamp. With a stride of one granule the same holds for two
+// mappings of one piece of physical memory. Works where an address of the driver is a pointer of this process (the host
+// driver). Not thread-safe: one thread replays.
 #pragma once
 
 #include <cstdint>

@@ -115,14 +115,9 @@ Status TorchBlocks::record_use(driver::Address address, driver::Stream stream) {
   return {};
 }
 
-std::span<const driver::Stream> TorchBlocks::take_uses(BlockIndex block) {
+void TorchBlocks::forget_uses(BlockIndex block) {
   blocks_[block].used_elsewhere = false;
-  taken_uses_.clear();
-  if (const auto found = uses_.find(block); found != uses_.end()) {
-    taken_uses_.swap(found->second);
-    uses_.erase(found);
-  }
-  return taken_uses_;
+  uses_.erase(block);
 }
 
 void TorchBlocks::check() const {

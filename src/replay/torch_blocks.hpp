@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <set>
-#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -107,14 +106,16 @@ class TorchBlocks {
   void insert_free(BlockIndex block);
   void erase_free(BlockIndex block);
 
-  // Live blocks by address. hand_out() makes `block` live; take() gives its number back, or kNoBlock.
+  // Live blocks by address. hand_out() makes `block` live; take() takes it out of the table and gives its number, or
+  // kNoBlock; put_back() undoes take().
   driver::Address hand_out(BlockIndex block);
   BlockIndex take(driver::Address address);
+  void put_back(BlockIndex block) { live_.insert(blocks_[block].address, block); }
 
   // Uses on other streams, noted until the block is freed. A use on the block's own stream is none.
   Status record_use(driver::Address address, driver::Stream stream);
-  // The streams noted for a block, which are forgotten. Valid until the next call.
-  std::span<const driver::Stream> take_uses(BlockIndex block);
+  const std::vector<driver::Stream>& uses_of(BlockIndex block) { return uses_[block]; }
+  void forget_uses(BlockIndex block);
 
   // Counts everything anew and compares; aborts where the books disagree.
   void check() const;
@@ -131,7 +132,6 @@ class TorchBlocks {
   std::uint32_t last_pool_[2] = {kNoPool, kNoPool};  // large, small: most requests come from the last one's stream
   AddressMap live_;
   std::unordered_map<BlockIndex, std::vector<driver::Stream>> uses_;
-  std::vector<driver::Stream> taken_uses_;
 };
 
 }  // namespace gmlake::replay

@@ -52,9 +52,17 @@ Result<driver::Address> TorchExpandable::allocate(std::uint64_t bytes, driver::S
 Status TorchExpandable::deallocate(driver::Address address, driver::Stream) {
   const BlockIndex block = blocks_.take(address);
   if (block == kNoBlock) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
-  if (blocks_[block].used_elsewhere) return pending_.add(block, blocks_.take_uses(block));
-  free_block(block);
-  return {};
+  if (!blocks_[block].used_elsewhere) {
+    free_block(block);
+    return {};
+  }
+  Status pending = pending_.add(block, blocks_.uses_of(block));
+  if (pending) {
+    blocks_.forget_uses(block);
+  } else {
+    blocks_.put_back(block);
+  }
+  return pending;
 }
 
 Status TorchExpandable::record_stream(driver::Address address, driver::Stream stream) {
@@ -203,9 +211,7 @@ Status TorchExpandable::release_cached() {
       for (const FreeKey& key : blocks_.pool(number).free) free.push_back(key.block);
       for (const BlockIndex block : free) {
         if (Status unmapped = unmap_block(block); !unmapped) return unmapped;
-        if (blocks_[block].state == BlockState::unmapped && blocks_.is_whole_segment(block)) {
-          if (Status dropped = drop_range(block); !dropped) return dropped;
-        }
+        if (blocks_[block].state == BlockState::unmapped && blocks_.is_whole_segment(block)) drop_range(block);
       }
     }
   }
@@ -215,28 +221,28 @@ Status TorchExpandable::release_cached() {
 // Unmaps the whole pages inside a free block; what is left of it before and behind them stays free.
 Status TorchExpandable::unmap_block(BlockIndex block) {
   const TorchBlock before = blocks_[block];
-  const Result<AddressSpan> gone = ranges_[before.segment]->unmap({before.address, before.bytes});
-  if (!gone) return gone.error();
-  if (gone->bytes == 0) return {};
-  held_.remove(gone->bytes);
+  AddressSpan gone;
+  const Status status = ranges_[before.segment]->unmap({before.address, before.bytes}, gone);
+  if (gone.bytes == 0) return status;
+  held_.remove(gone.bytes);
   blocks_.erase_free(block);
   BlockIndex middle = block;
-  if (gone->address != before.address) {
-    middle = blocks_.split(block, gone->address - before.address);
+  if (gone.address != before.address) {
+    middle = blocks_.split(block, gone.address - before.address);
     blocks_.insert_free(block);
   }
-  if (blocks_[middle].bytes != gone->bytes) blocks_.insert_free(blocks_.split(middle, gone->bytes));
+  if (blocks_[middle].bytes != gone.bytes) blocks_.insert_free(blocks_.split(middle, gone.bytes));
   merge_unmapped_neighbours(middle);
   insert_unmapped(middle);
-  return {};
+  return status;
 }
 
-Status TorchExpandable::drop_range(BlockIndex block) {
+// Gives back a range in which nothing is mapped any more.
+void TorchExpandable::drop_range(BlockIndex block) {
   const TorchBlock gone = blocks_[block];
   unmapped(gone.pool).erase(gone.address);
   blocks_.drop_segment(block);
   ranges_[gone.segment].reset();
-  return {};
 }
 
 void TorchExpandable::insert_unmapped(BlockIndex block) {

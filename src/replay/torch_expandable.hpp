@@ -53,7 +53,7 @@ class TorchExpandable final : public Target {
   void free_done();
   Status release_cached();
   Status unmap_block(BlockIndex block);
-  Status drop_range(BlockIndex block);
+  void drop_range(BlockIndex block);
   void insert_unmapped(BlockIndex block);
   void merge_unmapped_neighbours(BlockIndex block);
 

@@ -76,9 +76,17 @@ Result<driver::Address> TorchNative::allocate(std::uint64_t bytes, driver::Strea
 Status TorchNative::deallocate(driver::Address address, driver::Stream) {
   const BlockIndex block = blocks_.take(address);
   if (block == kNoBlock) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
-  if (blocks_[block].used_elsewhere) return pending_.add(block, blocks_.take_uses(block));
-  free_block(block);
-  return {};
+  if (!blocks_[block].used_elsewhere) {
+    free_block(block);
+    return {};
+  }
+  Status pending = pending_.add(block, blocks_.uses_of(block));
+  if (pending) {
+    blocks_.forget_uses(block);
+  } else {
+    blocks_.put_back(block);
+  }
+  return pending;
 }
 
 Status TorchNative::record_stream(driver::Address address, driver::Stream stream) {
