@@ -16,10 +16,10 @@
 
 namespace gmlake::replay {
 
-// The most that a compressed input of `bytes` bytes may inflate to: 64 MiB or 100 times its size, whichever is more.
+// The most that a compressed input of `bytes` bytes may inflate to: 16 MiB or 100 times its size, whichever is more.
 // Snapshots inflate about 15 times; deflate itself allows 1,032 times, which is what a bomb has.
 constexpr std::uint64_t max_inflated_bytes(std::uint64_t bytes) {
-  constexpr std::uint64_t kFloor = std::uint64_t{64} << 20;
+  constexpr std::uint64_t kFloor = std::uint64_t{16} << 20;
   const std::uint64_t scaled = bytes > kMaxInputBytes / 100 ? kMaxInputBytes : bytes * 100;
   return scaled > kFloor ? scaled : kFloor;
 }

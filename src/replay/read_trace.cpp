@@ -4,7 +4,9 @@
 
 #include "replay/byte_source.hpp"
 #include "replay/input_file.hpp"
+#include "replay/rmm_csv.hpp"
 #include "replay/snapshot_reader.hpp"
+#include "replay/trace_file.hpp"
 
 namespace gmlake::replay {
 namespace {
@@ -15,12 +17,19 @@ bool is_pickle(std::string_view bytes) {
          bytes.starts_with("]q") || bytes.starts_with("(i") || bytes.starts_with("c");
 }
 
+bool is_rmm_csv(std::string_view bytes) {
+  if (bytes.starts_with("\xef\xbb\xbf")) bytes.remove_prefix(3);  // a byte order mark
+  return bytes.starts_with("Thread,");
+}
+
 InputResult<Trace> read_any(ByteSource& source) {
   constexpr std::size_t kLongestMagic = 64;
   (void)source.fill(kLongestMagic);
   if (source.damage()) return *source.damage();
   const std::string_view start(source.at(), static_cast<std::size_t>(source.end() - source.at()));
   if (start.empty()) return InputError{source.file(), InputPlace::whole_file, 0, "is empty"};
+  if (start.starts_with(kTraceFileMagic)) return read_trace_file(source);
+  if (is_rmm_csv(start)) return read_rmm_csv(source);
   if (is_pickle(start)) return read_snapshot(source);
   return InputError{source.file(), InputPlace::whole_file, 0,
                     "is no trace: neither a PyTorch memory snapshot (pickle), nor an RMM log (CSV), nor a .gmtrace"};
@@ -37,14 +46,18 @@ InputResult<Trace> read_trace_from(std::string_view bytes, const std::string& fi
       return InputError{file, InputPlace::whole_file, 0, "device " + std::to_string(device.device) + ": " + *reason};
     }
   }
-  trace->name = trace_name(file);
   return trace;
 }
 
 InputResult<Trace> read_trace(const std::string& path) {
   auto bytes = read_input(path);
   if (!bytes) return std::move(bytes).error();
-  return read_trace_from(bytes->view(), path == "-" ? "standard input" : path);
+  const bool is_standard_input = path == "-";
+  auto trace = read_trace_from(bytes->view(), is_standard_input ? "standard input" : path);
+  // A .gmtrace knows a name of its own, which stands where there is no file's.
+  if (trace && (!is_standard_input || trace->name.empty()))
+    trace->name = is_standard_input ? "stdin" : trace_name(path);
+  return trace;
 }
 
 std::string trace_name(std::string_view path) {

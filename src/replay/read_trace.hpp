@@ -9,12 +9,13 @@
 
 namespace gmlake::replay {
 
-// `path` is a file, a pipe, or "-" for standard input. The format is told by the content, not by the name; all of them
-// may be gzipped. Every device of the result has passed validate(). Errors name the file, the place and the reason;
-// whatever the file holds, reading it neither crashes nor takes memory out of proportion to its size.
+// `path` is a file, a pipe, or "-" for standard input. The trace's name is trace_name(path). The format is told by the
+// content, not by the name; all of them may be gzipped. Every device of the result has passed validate(). Errors name
+// the file, the place and the reason; whatever the file holds, reading it neither crashes nor takes memory out of
+// proportion to its size.
 InputResult<Trace> read_trace(const std::string& path);
 
-// The same for bytes in memory; `file` is for the trace's name and for errors.
+// The same for bytes in memory; `file` is for errors. The trace has a name only where the format holds one.
 InputResult<Trace> read_trace_from(std::string_view bytes, const std::string& file);
 
 // "llama" for "runs/llama.pickle.gz": without folders and the endings that traces have.
