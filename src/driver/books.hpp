@@ -30,10 +30,10 @@ struct BooksOptions {
   int devices = 1;                   // at most 64
   std::uint64_t capacity_bytes = 0;  // of each device, rounded down to the granularity
   int host_numa_nodes = 1;
-  std::uint64_t host_bytes = 0;    // of each NUMA node, rounded down likewise
-  std::uint64_t granularity = 0;   // a power of two, 4 KiB at least
-  std::uint64_t max_mappings = 0;  // live mappings that have access
-  std::vector<DeviceFlags> flags;  // by device; those past the end can do everything
+  std::uint64_t host_bytes = 0;         // of each NUMA node, rounded down likewise
+  std::uint64_t granularity = 0;        // a power of two, 4 KiB at least
+  std::uint64_t max_mappings = 0;       // live mappings that have access
+  std::vector<DeviceFlags> flags = {};  // by device; those past the end can do everything
 };
 
 // What is alive now. All zero after a clean shutdown.

@@ -52,7 +52,7 @@ struct Location {
 
 // What create() makes. The granularity depends on all of it: ask for these exact properties.
 struct MemoryProperties {
-  Location location;
+  Location location = {};
   bool rdma_capable = false;     // CU_MEM_ALLOCATION_PROP gpuDirectRDMACapable
   bool posix_fd_handle = false;  // shareable as a POSIX file descriptor
   bool fabric_handle = false;    // shareable as a fabric handle

@@ -17,9 +17,9 @@ namespace gmlake::driver {
 
 // Which calls fail, and how.
 struct Fault {
-  std::optional<Step> kind;  // count calls of this kind only; none: calls of every kind
-  std::uint64_t nth = 1;     // the first call that fails, from 1, counted from arm() on
-  bool sticky = false;       // from then on all calls of the kind fail, until heal()
+  std::optional<Step> kind = {};  // count calls of this kind only; none: calls of every kind
+  std::uint64_t nth = 1;          // the first call that fails, from 1, counted from arm() on
+  bool sticky = false;            // from then on all calls of the kind fail, until heal()
   ErrorCode code = ErrorCode::out_of_memory;
 };
 

@@ -70,11 +70,13 @@ Result<std::unique_ptr<HostDriver>> HostDriver::make(const HostOptions& options)
 
 HostDriver::HostDriver(const HostOptions& options, int file, std::uint64_t file_bytes)
     : SimulatedDriver(options.device_name, books_options(options)),
+      process_(getpid()),
       file_(file),
       file_bytes_(file_bytes),
       spare_(map_spare(file, file_bytes)) {}
 
 HostDriver::~HostDriver() {
+  if (getpid() != process_) return;
   MutexLock lock(mutex_);
   for (auto range = books_.reservation_after(0); range;
        range = books_.reservation_after(range->first + range->second)) {

@@ -25,7 +25,7 @@ struct HostOptions {
   std::uint64_t granularity = std::uint64_t{2} << 20;      // a power of two, 4 KiB at least
   int host_numa_nodes = 1;
   std::uint64_t host_bytes = std::uint64_t{64} << 30;  // of a NUMA node, in the books
-  std::vector<DeviceFlags> flags;                      // by device; those past the end can do everything
+  std::vector<DeviceFlags> flags = {};                 // by device; those past the end can do everything
   std::string device_name = "host memory";
 };
 
@@ -33,7 +33,7 @@ class HostDriver final : public SimulatedDriver {
  public:
   // Errors: not_supported (no memfd, or the limit on file sizes is too small).
   static Result<std::unique_ptr<HostDriver>> make(const HostOptions& options = {});
-  ~HostDriver() override;  // unmaps everything; the addresses may be used by others from then on
+  ~HostDriver() override;  // unmaps everything; nothing in the child of a fork, which may have other things there
 
   std::string_view name() const override { return "host"; }
 
@@ -58,6 +58,7 @@ class HostDriver final : public SimulatedDriver {
   bool close_range(Address address, std::uint64_t bytes) GMLAKE_REQUIRES(mutex_);
   void punch(const std::vector<DriverBooks::Memory>& gone) const;
 
+  const int process_;  // that made it
   const int file_;
   const std::uint64_t file_bytes_;
   // A mapping with no use but to be given up: at the kernel's bound even a call that lowers the count is refused.

@@ -24,9 +24,9 @@ struct ModelOptions {
   std::uint64_t max_reservation_bytes = std::uint64_t{64} << 40;  // of one reservation
   int host_numa_nodes = 1;
   std::uint64_t host_bytes = std::uint64_t{1} << 40;  // of a NUMA node
-  std::vector<DeviceFlags> flags;                     // by device; those past the end can do everything
+  std::vector<DeviceFlags> flags = {};                // by device; those past the end can do everything
   std::string device_name = "model of an NVIDIA H200";
-  ModelCosts costs;
+  ModelCosts costs = {};
 };
 
 class ModelDriver final : public SimulatedDriver {

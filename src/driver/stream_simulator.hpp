@@ -37,7 +37,7 @@ struct Violation {
     destroyed_stream,  // a stream was used after it was destroyed
   };
   Kind kind = Kind::unmap_in_use;
-  Stream stream;        // the stream of the pending work, the kernel, or the event
+  Stream stream = {};   // the stream of the pending work, the kernel, or the event
   Address address = 0;  // of the first two kinds
   std::uint64_t bytes = 0;
 

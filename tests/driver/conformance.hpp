@@ -24,9 +24,9 @@ namespace gmlake::driver::testing {
 // The driver that a test wants. Unset: whatever the backend has.
 struct BackendSpec {
   int devices = 1;
-  std::optional<std::uint64_t> capacity_granules;  // of each device and each NUMA node
-  std::optional<std::uint64_t> max_mappings;
-  std::vector<DeviceFlags> flags;
+  std::optional<std::uint64_t> capacity_granules = {};  // of each device and each NUMA node
+  std::optional<std::uint64_t> max_mappings = {};
+  std::vector<DeviceFlags> flags = {};
 };
 
 class Backend {

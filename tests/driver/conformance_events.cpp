@@ -130,7 +130,9 @@ TEST_P(DriverConformance, NoMemoryCallWaitsForWork) {
   const Handle used = map_new(address, 1);
   if (!backend_->block(stream)) GTEST_SKIP() << "cannot hold a stream";
   const Event event = driver().event_create(0).value();
-  if (simulated() != nullptr) ASSERT_THAT(simulated()->launch(stream, {{address, granule(), true}}), Succeeds());
+  if (simulated() != nullptr) {
+    ASSERT_THAT(simulated()->launch(stream, {{address, granule(), true}}), Succeeds());
+  }
   ASSERT_THAT(driver().event_record(event, stream), Succeeds());
   const Handle other = map_new(address + granule(), 1);
   ASSERT_THAT(unmap(address + granule(), 1), Succeeds());
@@ -138,7 +140,9 @@ TEST_P(DriverConformance, NoMemoryCallWaitsForWork) {
   ASSERT_THAT(map(address + 2 * granule(), 1, used), Succeeds());  // an alias of memory in use
   ASSERT_THAT(set_access(address + 2 * granule(), 1), Succeeds());
   EXPECT_FALSE(driver().event_query(event).value());
-  if (simulated() != nullptr) EXPECT_EQ(simulated()->streams().synchronizations(), 0u);
+  if (simulated() != nullptr) {
+    EXPECT_EQ(simulated()->streams().synchronizations(), 0u);
+  }
   backend_->unblock(stream);
   ASSERT_THAT(driver().event_synchronize(event), Succeeds());
   EXPECT_THAT(unmap(address, 1), Succeeds());

@@ -119,7 +119,9 @@ TEST_P(DriverConformance, MemoryLivesUntilItsLastMapping) {
   EXPECT_LT(driver().memory_info(0).value().free_bytes, before);
   ASSERT_THAT(unmap(address, 2), Succeeds());
   EXPECT_LT(driver().memory_info(0).value().free_bytes, before);
-  if (write(address + 2 * granule(), 77)) EXPECT_EQ(read(address + 2 * granule()), 77u);
+  if (write(address + 2 * granule(), 77)) {
+    EXPECT_EQ(read(address + 2 * granule()), 77u);
+  }
   ASSERT_THAT(unmap(address + 2 * granule(), 2), Succeeds());
   EXPECT_EQ(driver().memory_info(0).value().free_bytes, before);
   EXPECT_THAT(driver().address_free(address, 4 * granule()), Succeeds());

@@ -71,7 +71,9 @@ TEST_P(DriverConformance, ReservesAlignedRangesThatDoNotOverlap) {
   for (std::size_t index = 0; index < ranges.size(); ++index) {
     EXPECT_NE(ranges[index].first, 0u);
     EXPECT_EQ(ranges[index].first % granule(), 0u);
-    if (index > 0) EXPECT_LE(ranges[index - 1].first + ranges[index - 1].second, ranges[index].first);
+    if (index > 0) {
+      EXPECT_LE(ranges[index - 1].first + ranges[index - 1].second, ranges[index].first);
+    }
     EXPECT_THAT(driver().address_free(ranges[index].first, ranges[index].second), Succeeds());
   }
 }

@@ -43,7 +43,7 @@ std::unique_ptr<Backend> make_host(const BackendSpec& spec) {
 INSTANTIATE_TEST_SUITE_P(Host, DriverConformance,
                          ::testing::Values(BackendCase{"2MiB", &make_host<std::uint64_t{2} << 20>},
                                            BackendCase{"64KiB", &make_host<std::uint64_t{64} << 10>}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace gmlake::driver::testing

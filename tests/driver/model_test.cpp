@@ -155,7 +155,8 @@ TEST(Model, GivesTheSameAddressesForTheSameCalls) {
       const Address address = model.reserve(step * kGranule, 0).value();
       seen.push_back(address);
       seen.push_back(static_cast<std::uint64_t>(model.create(kGranule, {}).value()));
-      if (step % 3 == 0) EXPECT_TRUE(model.address_free(address, step * kGranule).ok());
+      if (step % 3 != 0) continue;
+      EXPECT_TRUE(model.address_free(address, step * kGranule).ok());
     }
     return seen;
   };
