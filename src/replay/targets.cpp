@@ -34,6 +34,7 @@ Result<std::unique_ptr<Target>> make_target(std::string_view name, driver::Drive
 
 std::vector<std::string_view> target_names() {
   std::vector<std::string_view> names;
+  names.reserve(kEntries.size());
   for (const Entry& entry : kEntries) names.push_back(entry.name);
   return names;
 }

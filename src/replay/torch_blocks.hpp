@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <set>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -65,7 +66,9 @@ struct FreeKey {
   std::uint64_t bytes = 0;
   driver::Address order = 0;
   BlockIndex block = 0;
-  friend auto operator<=>(const FreeKey&, const FreeKey&) = default;
+  friend bool operator<(const FreeKey& a, const FreeKey& b) {
+    return std::tie(a.bytes, a.order, a.block) < std::tie(b.bytes, b.order, b.block);
+  }
 };
 using FreeIndex = std::set<FreeKey>;
 

@@ -270,11 +270,11 @@ TEST_F(Verify, PassesTheModelsOfOtherAllocators) {
   const auto side = t.add_stream(7);
   std::vector<std::uint32_t> live;
   std::uint64_t uses = 0;
-  for (std::uint32_t i = 0; i < 600; ++i) {
-    const std::uint64_t bytes = (i * 7919u) % 23 == 0 ? 3_MiB + i * 4096 : 512 + (i * 104729u) % 200'000;
+  for (std::uint64_t i = 0; i < 600; ++i) {
+    const std::uint64_t bytes = (i * 7919) % 23 == 0 ? 3_MiB + i * 4096 : 512 + (i * 104729) % 200'000;
     live.push_back(t.alloc(bytes, i % 5 == 0 ? side : std::uint16_t{0}));
     if (i % 3 != 0) continue;
-    const std::size_t victim = (i * 31u) % live.size();
+    const std::size_t victim = (i * 31) % live.size();
     if (i % 2 == 0) {
       t.use(live[victim], held);
       ++uses;
