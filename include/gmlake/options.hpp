@@ -1,0 +1,52 @@
+// The settings of an allocator, their ranges, and how people write them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "gmlake/result.hpp"
+
+namespace gmlake {
+
+struct Options {
+  std::uint64_t limit_bytes = 0;           // most physical memory to hold on a device; 0: limit_fraction decides
+  double limit_fraction = 1.0;             // the same, as a share of the device's memory
+  double slack = 0.004;                    // growing by this share of the peak of live memory is preferred to moving
+  std::uint64_t max_phy_block_bytes = std::uint64_t{16} << 20;  // the largest PhyBlock to create; a power of two
+  std::uint64_t max_mappings = 400'000;    // most mappings at a time: the driver fails at about half a million
+  double max_stale = 1.0;                  // stale mappings kept for reuse, as a share of the memory held
+  double max_address_space = 8.0;          // addresses to reserve, as a multiple of the device's memory
+  bool stream_wait = true;                 // let a stream wait for another, on the device, rather than run out of memory
+};
+
+// One key of GMLAKE_CONF.
+struct OptionInfo {
+  std::string_view key;
+  std::string_view range;    // what a value must be, for people
+  std::string_view meaning;  // one sentence
+};
+
+// Every key, in the order of the documentation.
+std::span<const OptionInfo> option_table();
+// The value of one key, as apply_option reads it. Empty for an unknown key.
+std::string option_value(const Options& options, std::string_view key);
+
+// Sets one key. Errors: invalid_option, with `options` unchanged.
+Status apply_option(Options& options, std::string_view key, std::string_view value);
+
+// What was wrong with a setting, in words; empty where nothing was.
+struct OptionsError {
+  std::string message;
+  bool ok() const { return message.empty(); }
+};
+
+// Reads "key:value,key:value", the form of PyTorch's allocator settings. A setting that is refused leaves its default
+// and is named, with its range, in the error; the others are taken.
+OptionsError parse_options(std::string_view text, Options& options);
+
+// Reads the environment variable GMLAKE_CONF; defaults where it is not set. The one place that reads the environment.
+OptionsError options_from_environment(Options& options);
+
+}  // namespace gmlake

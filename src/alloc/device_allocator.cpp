@@ -1,0 +1,214 @@
+#include "alloc/device_allocator.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <new>
+
+#include "base/check.hpp"
+#include "gmlake/bytes.hpp"
+
+namespace gmlake::alloc {
+
+using stitch::Block;
+using stitch::kAlignment;
+using stitch::kSmallLimit;
+using stitch::Pool;
+using stitch::SizeClass;
+using stitch::State;
+
+Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver& driver, int device,
+                                                                 const Options& options) {
+  const Result<driver::DeviceProperties> properties = driver.device_properties(device);
+  if (!properties) return properties.error();
+  if (!properties->vmm_supported) {
+    return Error{ErrorCode::not_supported, Step::properties, static_cast<std::uint64_t>(device)};
+  }
+  const Result<std::uint64_t> granularity =
+      driver.granularity({.location = {driver::Location::Kind::device, device}});
+  if (!granularity) return granularity.error();
+  const std::uint64_t total = properties->total_bytes;
+  auto limit = static_cast<std::uint64_t>(static_cast<double>(total) * options.limit_fraction);
+  if (options.limit_bytes != 0) limit = std::min(limit, options.limit_bytes);
+  return std::unique_ptr<DeviceAllocator>(new DeviceAllocator(
+      driver, device, options, static_cast<std::uint32_t>(std::countr_zero(*granularity)), total, limit));
+}
+
+DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Options& options,
+                                 std::uint32_t granule_shift, std::uint64_t total_bytes, std::uint64_t limit_bytes)
+    : driver_(driver),
+      device_(device),
+      options_(options),
+      granule_shift_(granule_shift),
+      total_bytes_(total_bytes),
+      limit_bytes_(limit_bytes),
+      fences_(driver, device),
+      phy_pool_(driver, {.location = {driver::Location::Kind::device, device}}, granule_shift),
+      mappings_(driver, phy_pool_, granule_shift, {device}),
+      planner_(phy_pool_, fences_),
+      stitcher_(mappings_, phy_pool_, fences_) {}
+
+DeviceAllocator::~DeviceAllocator() {
+  const MutexLock grow(grow_);
+  mappings_.shut_down();
+}
+
+DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle) {
+  if (last_stream_ != nullptr && last_stream_->stream.handle == handle) return *last_stream_;
+  if (const auto found = stream_by_handle_.find(handle); found != stream_by_handle_.end()) {
+    return *(last_stream_ = found->second);
+  }
+  const driver::Stream stream{device_, handle};
+  const memory::StreamIndex index = fences_.intern(stream);
+  GMLAKE_CHECK_EQ(std::size_t{index}, streams_.size());
+  streams_.push_back({index, stream, 1,
+                      std::make_unique<Pool>(index, SizeClass::small, granule_shift_, blocks_),
+                      std::make_unique<Pool>(index, SizeClass::large, granule_shift_, blocks_)});
+  stream_by_handle_.emplace(handle, &streams_.back());
+  return *(last_stream_ = &streams_.back());
+}
+
+Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t stream) {
+  if (bytes == 0 || bytes > total_bytes_) return Error{ErrorCode::invalid_size, Step::allocate, bytes};
+  const std::uint64_t rounded = round_up(bytes, kAlignment);
+  try {
+    StreamState* state = nullptr;
+    {
+      const MutexLock lock(state_);
+      state = &stream_state(stream);
+      Pool& pool = rounded <= kSmallLimit ? *state->small : *state->large;
+      live_.reserve_one();
+      if (Block* run = pool.find(rounded)) return hand_out({*state, pool, rounded, bytes}, run);
+    }
+    return allocate_slowly(*state, rounded, bytes);
+  } catch (const std::bad_alloc&) {  // of the host, for the books
+    return Error{ErrorCode::out_of_memory, Step::allocate, bytes};
+  }
+}
+
+Address DeviceAllocator::hand_out(const Request& request, Block* run) {
+  Block* block = request.pool.take(run, request.bytes, request.requested);
+  live_.insert(block);
+  stats_.allocated_bytes.add(request.bytes);
+  stats_.requested_bytes.add(request.requested);
+  stats_.active_bytes.add(request.bytes);
+  stats_.allocations.add(1);
+  return block->address;
+}
+
+Status DeviceAllocator::deallocate(Address address, std::uint64_t stream) {
+  Deferred deferred;
+  {
+    const MutexLock lock(state_);
+    StreamState& freed_on = stream_state(stream);
+    Block* block = live_.take(address);
+    if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
+    stats_.allocated_bytes.remove(block->bytes);
+    stats_.requested_bytes.remove(block->tick_or_requested);
+    stats_.allocations.remove(1);
+    Pool* pool = block->pool;
+    if (!block->used_elsewhere && pool->stream() == freed_on.index) {
+      stats_.active_bytes.remove(block->bytes);
+      pool->give_back(block, ++freed_on.tick);
+      return {};
+    }
+    block->state = State::pending;
+    deferred.block = block;
+    std::vector<memory::StreamIndex> uses;
+    if (const auto found = uses_.find(block); found != uses_.end()) {
+      uses = std::move(found->second);
+      uses_.erase(found);
+    }
+    if (pool->stream() != freed_on.index && std::find(uses.begin(), uses.end(), freed_on.index) == uses.end()) {
+      uses.push_back(freed_on.index);
+    }
+    for (const memory::StreamIndex use : uses) deferred.fences.push_back({use, ++streams_[use].tick});
+  }
+  // Recorded now, not when memory runs short: the sooner the fence, the sooner the memory is back. A fence that cannot
+  // be recorded never passes by itself: the block stays out of use until a rung of the ladder waits for its stream.
+  for (const memory::Fence& fence : deferred.fences) (void)fences_.mark(fence.stream, fence.tick).ok();
+  const MutexLock lock(state_);
+  deferred_.push_back(std::move(deferred));
+  return {};
+}
+
+Status DeviceAllocator::record_stream(Address address, std::uint64_t stream) {
+  const MutexLock lock(state_);
+  Block* block = live_.find(address);
+  if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::record_stream, address};
+  const StreamState& used_on = stream_state(stream);
+  if (block->pool->stream() == used_on.index) return {};
+  std::vector<memory::StreamIndex>& uses = uses_[block];
+  if (std::find(uses.begin(), uses.end(), used_on.index) == uses.end()) uses.push_back(used_on.index);
+  block->used_elsewhere = true;
+  return {};
+}
+
+bool DeviceAllocator::owns(Address address) const { return block_bytes(address) != 0; }
+
+std::uint64_t DeviceAllocator::block_bytes(Address address) const {
+  const MutexLock lock(state_);
+  const Block* block = live_.find(address);
+  return block == nullptr ? 0 : block->bytes;
+}
+
+std::vector<std::uint64_t> DeviceAllocator::phy_blocks(Address address) const {
+  const MutexLock grow(grow_);
+  const MutexLock lock(state_);
+  std::vector<std::uint64_t> sizes;
+  const Block* block = live_.find(address);
+  if (block == nullptr) return sizes;
+  const memory::VmmSegment* segment = block->segment;
+  for (std::uint32_t slot = segment->slot_of(block->address); segment->address_of(slot) < block->end();) {
+    const memory::Mapping* mapping = segment->at(slot);
+    sizes.push_back(std::uint64_t{mapping->block->granules} << granule_shift_);
+    slot = mapping->slot + mapping->block->granules;
+  }
+  return sizes;
+}
+
+DeviceStats DeviceAllocator::stats() const {
+  const MutexLock lock(state_);
+  DeviceStats stats = stats_;
+  stats.reserved_bytes = phy_pool_.held_bytes();
+  stats.peak_reserved_bytes = phy_pool_.peak_held_bytes();
+  stats.spare_bytes = phy_pool_.spare_bytes();
+  stats.lost_bytes = phy_pool_.lost_bytes();
+  stats.address_bytes = mappings_.reserved_address_bytes();
+  stats.quarantined_bytes = mappings_.quarantined_bytes();
+  stats.stale_bytes = mappings_.stale_granules() << granule_shift_;
+  stats.mappings = mappings_.mapping_count();
+  stats.phy_blocks_created = phy_pool_.created_count();
+  stats.phy_blocks_released = phy_pool_.released_count();
+  stats.mappings_retired = mappings_.retired_count();
+  stats.events_pending = fences_.events_pending();
+  return stats;
+}
+
+void DeviceAllocator::reset_peaks() {
+  const MutexLock lock(state_);
+  for (Stat* stat : {&stats_.allocated_bytes, &stats_.requested_bytes, &stats_.active_bytes, &stats_.allocations}) {
+    stat->peak = stat->current;
+  }
+  phy_pool_.reset_peak();
+}
+
+void DeviceAllocator::check() const {
+  const MutexLock grow(grow_);
+  const MutexLock lock(state_);
+  check_locked();
+}
+
+void DeviceAllocator::check_locked() const {
+  phy_pool_.check();
+  mappings_.check();
+  std::uint64_t live_blocks = 0;
+  for (const StreamState& stream : streams_) {
+    stream.small->check();
+    stream.large->check();
+    live_blocks += stream.small->live_blocks() + stream.large->live_blocks();
+  }
+  GMLAKE_CHECK_EQ(live_blocks, live_.size() + deferred_.size());
+  GMLAKE_CHECK_EQ(live_.size(), stats_.allocations.current);
+}
+
+}  // namespace gmlake::alloc

@@ -1,0 +1,138 @@
+// The allocator of one device: size classes, streams, the ladder that a request climbs, and the books of it all.
+//
+// Two locks. `state` covers the books of VirBlocks; the hot path takes it alone, and no driver call is made under it.
+// `grow` covers mappings and physical memory; whoever changes these holds it across driver calls and takes it first.
+// A request that no cached run fits goes the slow way: claim under both, call the driver under `grow` alone, publish
+// under both. Any thread may call anything here.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "gmlake/stats.hpp"
+#include "base/mutex.hpp"
+#include "driver/driver.hpp"
+#include "gmlake/options.hpp"
+#include "memory/fences.hpp"
+#include "memory/mapping_table.hpp"
+#include "memory/phy_pool.hpp"
+#include "stitch/address_map.hpp"
+#include "stitch/plan.hpp"
+#include "stitch/pool.hpp"
+#include "stitch/stitcher.hpp"
+
+namespace gmlake::alloc {
+
+using driver::Address;
+
+class DeviceAllocator {
+ public:
+  // Asks the driver for the device's granularity and memory. Errors: invalid_device, not_supported, no_driver.
+  static Result<std::unique_ptr<DeviceAllocator>> create(driver::Driver& driver, int device, const Options& options);
+  // Waits for nothing: what is live is unmapped with the rest. Destroy it when all work is done.
+  ~DeviceAllocator();
+  DeviceAllocator(const DeviceAllocator&) = delete;
+  DeviceAllocator& operator=(const DeviceAllocator&) = delete;
+
+  // `bytes` > 0; rounded up to 512. Contents are unspecified.
+  Result<Address> allocate(std::uint64_t bytes, std::uint64_t stream);
+  // `stream`: the stream on which the caller used it last; the one it was allocated on, for most. Errors: invalid_pointer.
+  Status deallocate(Address address, std::uint64_t stream);
+  // Work enqueued on `stream` by now uses the block: it is not handed out again before that is complete.
+  Status record_stream(Address address, std::uint64_t stream);
+  // Gives cached PhyBlocks back to the driver until at most `keep_bytes` are held, or no more can go. Waits for streams.
+  Status trim(std::uint64_t keep_bytes);
+
+  bool owns(Address address) const;
+  // Which PhyBlocks lie under a live block, in order of address: their sizes in bytes.
+  std::vector<std::uint64_t> phy_blocks(Address address) const;
+  std::uint64_t block_bytes(Address address) const;  // of a live block; 0 for any other address
+
+  DeviceStats stats() const;
+  void reset_peaks();
+  std::uint64_t held_bytes() const { return phy_pool_.held_bytes(); }
+  std::uint64_t peak_held_bytes() const { return phy_pool_.peak_held_bytes(); }
+  std::uint64_t limit_bytes() const { return limit_bytes_; }
+  int device() const { return device_; }
+
+  // Recounts every counter and index from nothing and compares. Aborts on a difference.
+  void check() const;
+
+ private:
+  struct StreamState {
+    memory::StreamIndex index = 0;
+    driver::Stream stream;
+    std::uint64_t tick = 1;  // advances at every free on it
+    std::unique_ptr<stitch::Pool> small;
+    std::unique_ptr<stitch::Pool> large;
+  };
+  struct Deferred {  // freed, and in use on other streams until these fences pass
+    stitch::Block* block = nullptr;
+    std::vector<memory::Fence> fences;
+  };
+  struct Request {
+    StreamState& stream;
+    stitch::Pool& pool;
+    std::uint64_t bytes = 0;      // rounded
+    std::uint64_t requested = 0;
+  };
+
+  DeviceAllocator(driver::Driver& driver, int device, const Options& options, std::uint32_t granule_shift,
+                  std::uint64_t total_bytes, std::uint64_t limit_bytes);
+
+  StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
+  Result<Address> allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested);
+
+  // The ladder's rungs. Each returns an address, nothing where it could not help, or an error that ends the climb.
+  using Rung = Result<std::optional<Address>>;
+  std::optional<Address> fit(const Request& request) GMLAKE_REQUIRES(grow_);
+  enum class Reach : std::uint8_t { own_stream, passed_streams, all_streams };
+  Rung stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
+  Rung carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
+  Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);
+
+  Address hand_out(const Request& request, stitch::Block* run) GMLAKE_REQUIRES(state_);
+  void reclaim_deferred() GMLAKE_REQUIRES(grow_);
+  Status mark_all_streams() GMLAKE_REQUIRES(grow_);
+  Status wait_for_all_streams() GMLAKE_REQUIRES(grow_);
+  // Releases cached PhyBlocks behind passed fences until `granules` are free for creation. Returns how many were.
+  std::uint64_t release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
+  void bound_stale_mappings() GMLAKE_REQUIRES(grow_);
+  std::uint32_t phy_block_granules(const Request& request) const GMLAKE_REQUIRES(grow_);
+  std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
+  std::uint64_t slack_granules(const Request& request) const GMLAKE_REQUIRES(grow_, state_);
+  std::vector<stitch::Pool*> donor_pools(const Request& request, Reach reach) const GMLAKE_REQUIRES(state_);
+  void check_locked() const GMLAKE_REQUIRES(grow_, state_);
+
+  driver::Driver& driver_;
+  const int device_;
+  const Options options_;
+  const std::uint32_t granule_shift_;
+  const std::uint64_t total_bytes_;
+  const std::uint64_t limit_bytes_;
+
+  mutable Mutex grow_ GMLAKE_ACQUIRED_BEFORE(state_);
+  mutable Mutex state_;
+
+  memory::Fences fences_;
+  memory::PhyPool phy_pool_;
+  memory::MappingTable mappings_;
+  stitch::Planner planner_ GMLAKE_GUARDED_BY(grow_);
+  stitch::Stitcher stitcher_ GMLAKE_GUARDED_BY(grow_);
+  bool driver_full_ GMLAKE_GUARDED_BY(grow_) = false;  // the driver refused to create during this request
+
+  stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);
+  std::deque<StreamState> streams_ GMLAKE_GUARDED_BY(state_);  // by StreamIndex
+  std::unordered_map<std::uint64_t, StreamState*> stream_by_handle_ GMLAKE_GUARDED_BY(state_);
+  StreamState* last_stream_ GMLAKE_GUARDED_BY(state_) = nullptr;
+  stitch::AddressMap live_ GMLAKE_GUARDED_BY(state_);
+  std::unordered_map<const stitch::Block*, std::vector<memory::StreamIndex>> uses_ GMLAKE_GUARDED_BY(state_);
+  std::deque<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
+  DeviceStats stats_ GMLAKE_GUARDED_BY(state_);
+};
+
+}  // namespace gmlake::alloc

@@ -1,0 +1,240 @@
+#include "memory/mapping_table.hpp"
+
+#include <algorithm>
+
+#include "base/check.hpp"
+
+namespace gmlake::memory {
+namespace {
+
+// One writer at a time, the holder of `grow`: a plain load and store is an update.
+void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
+  counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+}
+
+std::uint32_t end_slot(const Mapping* mapping) { return mapping->slot + mapping->block->granules; }
+
+}  // namespace
+
+Result<VmmSegment*> MappingTable::reserve(std::uint32_t slot_count) {
+  segments_.reserve(segments_.size() + 1);
+  auto segment = std::make_unique<VmmSegment>();
+  segment->granule_shift = granule_shift_;
+  segment->slot_count = slot_count;
+  Result<driver::Address> base = driver_.reserve(segment->bytes(), 0);
+  if (!base) return base.error();
+  segment->base = *base;
+  add(reserved_bytes_, segment->bytes());
+  segments_.push_back(std::move(segment));
+  return segments_.back().get();
+}
+
+Status MappingTable::address_free(VmmSegment* segment) {
+  GMLAKE_CHECK_EQ(segment->mapped_slots, 0u);
+  const Status freed = driver_.address_free(segment->base, segment->bytes());
+  if (freed.ok()) {
+    add(reserved_bytes_, -segment->bytes());
+  } else {
+    add(quarantined_bytes_, segment->bytes());
+  }
+  std::erase_if(segments_, [segment](const auto& owned) { return owned.get() == segment; });
+  return freed;
+}
+
+Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyBlock* block) {
+  const std::uint32_t end = slot + block->granules;
+  GMLAKE_CHECK(end <= segment->slot_count);
+  if (segment->slots.size() < end) segment->slots.resize(end);
+  Mapping* mapping = mappings_.take();
+  mapping->block = block;
+  mapping->segment = segment;
+  mapping->slot = slot;
+  const Status mapped =
+      driver_.map(segment->address_of(slot), std::uint64_t{block->granules} << granule_shift_, block->handle);
+  if (!mapped.ok()) {
+    mappings_.put(mapping);
+    return mapped.error();
+  }
+  for (std::uint32_t i = slot; i < end; ++i) {
+    GMLAKE_DCHECK(segment->slots[i] == nullptr);
+    segment->slots[i] = mapping;
+  }
+  segment->mapped_slots += block->granules;
+  mapping->next_of_block = block->mappings;
+  block->mappings = mapping;
+  stale_.push_back(mapping);  // until it settles it is nobody's home
+  add(stale_granules_, block->granules);
+  add(mapping_count_, 1);
+  return mapping;
+}
+
+Status MappingTable::set_access(VmmSegment* segment, std::uint32_t slot, std::uint32_t granules) {
+  return driver_.set_access(segment->address_of(slot), std::uint64_t{granules} << granule_shift_, access_);
+}
+
+// Takes a mapping that the driver no longer has out of every list.
+void MappingTable::forget(Mapping* mapping) {
+  VmmSegment* segment = mapping->segment;
+  PhyBlock* block = mapping->block;
+  for (std::uint32_t i = mapping->slot; i < end_slot(mapping); ++i) segment->slots[i] = nullptr;
+  segment->mapped_slots -= block->granules;
+  Mapping** link = &block->mappings;
+  while (*link != mapping) link = &(*link)->next_of_block;
+  *link = mapping->next_of_block;
+  if (mapping->quarantined) {
+    add(quarantined_bytes_, -(std::uint64_t{block->granules} << granule_shift_));
+  } else {
+    stale_.erase(mapping);
+    add(stale_granules_, -std::uint64_t{block->granules});
+  }
+  add(mapping_count_, -std::uint64_t{1});
+  mappings_.put(mapping);
+}
+
+Status MappingTable::unmap_range(std::span<Mapping* const> adjacent) {
+  const VmmSegment* segment = adjacent.front()->segment;
+  const std::uint32_t begin = adjacent.front()->slot;
+  const std::uint32_t end = end_slot(adjacent.back());
+  return driver_.unmap(segment->address_of(begin), std::uint64_t{end - begin} << granule_shift_);
+}
+
+Status MappingTable::unmap(std::span<Mapping* const> adjacent) {
+  for (std::size_t i = 0; i < adjacent.size(); ++i) {
+    GMLAKE_CHECK(adjacent[i]->stale());
+    GMLAKE_CHECK(i == 0 || (adjacent[i]->segment == adjacent[i - 1]->segment &&
+                            adjacent[i]->slot == end_slot(adjacent[i - 1])));
+  }
+  const Status unmapped = unmap_range(adjacent);
+  for (Mapping* mapping : adjacent) {
+    if (unmapped.ok()) {
+      add(retired_, 1);
+      forget(mapping);
+    } else if (!mapping->quarantined) {
+      stale_.erase(mapping);
+      mapping->quarantined = true;
+      add(stale_granules_, -std::uint64_t{mapping->block->granules});
+      add(quarantined_bytes_, std::uint64_t{mapping->block->granules} << granule_shift_);
+    }
+  }
+  return unmapped;
+}
+
+void MappingTable::leave_home(PhyBlock* block, Fence fence) {
+  Mapping* home = block->home;
+  if (home == nullptr) return;
+  home->fence = fence;
+  block->home = nullptr;
+  stale_.push_back(home);
+  add(stale_granules_, block->granules);
+  pool_.join_spare(block);
+}
+
+void MappingTable::settle(Mapping* mapping) {
+  PhyBlock* block = mapping->block;
+  GMLAKE_CHECK(block->home == nullptr && !mapping->quarantined);
+  stale_.erase(mapping);
+  add(stale_granules_, -std::uint64_t{block->granules});
+  block->home = mapping;
+  pool_.leave_spare(block);
+}
+
+std::uint64_t MappingTable::retire(const Fences& fences, std::uint64_t keep_granules) {
+  std::uint64_t retired = 0;
+  Mapping* next = stale_.front();
+  while (next != nullptr && stale_granules() > keep_granules) {
+    scratch_.clear();
+    std::uint64_t over = stale_granules() - keep_granules;
+    while (next != nullptr && over > 0 && fences.passed(next->fence) &&
+           (scratch_.empty() ||
+            (next->segment == scratch_.back()->segment && next->slot == end_slot(scratch_.back())))) {
+      scratch_.push_back(next);
+      over -= std::min<std::uint64_t>(over, next->block->granules);
+      next = RetireQueue::next(next);
+    }
+    if (scratch_.empty()) {
+      next = RetireQueue::next(next);  // its stream is behind: a younger one of another stream may have passed
+      continue;
+    }
+    std::uint64_t granules = 0;
+    for (const Mapping* mapping : scratch_) granules += mapping->block->granules;
+    if (unmap(scratch_).ok()) retired += granules;
+  }
+  return retired;
+}
+
+Status MappingTable::retire_all_of(PhyBlock* block) {
+  GMLAKE_CHECK(block->home == nullptr);
+  Status result;
+  for (Mapping* mapping = block->mappings; mapping != nullptr;) {
+    Mapping* next = mapping->next_of_block;
+    if (!mapping->quarantined) {
+      if (Status unmapped = unmap({&mapping, 1}); !unmapped.ok()) result = unmapped;
+    } else {
+      result = Error{ErrorCode::invalid_value, Step::unmap, mapping->segment->address_of(mapping->slot)};
+    }
+    mapping = next;
+  }
+  return result;
+}
+
+void MappingTable::shut_down() {
+  while (PhyBlock* block = pool_.in_use().front()) leave_home(block, {});
+  // Whole runs of mappings in one call each; what the driver refuses is left to it.
+  for (const auto& segment : segments_) {
+    for (std::uint32_t slot = 0; slot < segment->slots.size();) {
+      scratch_.clear();
+      while (Mapping* mapping = segment->at(slot)) {
+        scratch_.push_back(mapping);
+        slot = end_slot(mapping);
+      }
+      if (scratch_.empty()) {
+        ++slot;
+      } else if (unmap_range(scratch_).ok()) {
+        for (Mapping* mapping : scratch_) forget(mapping);
+      }
+    }
+  }
+  for (PhyBlock* block = pool_.spare().front(); block != nullptr;) {
+    PhyBlock* next = PhyPool::BlockList::next(block);
+    if (block->mappings == nullptr) (void)pool_.release(block).ok();
+    block = next;
+  }
+  for (std::size_t i = segments_.size(); i-- > 0;) {
+    if (segments_[i]->mapped_slots == 0) (void)address_free(segments_[i].get()).ok();
+  }
+}
+
+void MappingTable::check() const {
+  std::uint64_t mappings = 0;
+  std::uint64_t stale_granules = 0;
+  std::uint64_t quarantined = 0;
+  for (const auto& segment : segments_) {
+    std::uint32_t mapped_slots = 0;
+    for (std::uint32_t slot = 0; slot < segment->slots.size();) {
+      const Mapping* mapping = segment->slots[slot];
+      if (mapping == nullptr) {
+        ++slot;
+        continue;
+      }
+      GMLAKE_CHECK_EQ(mapping->slot, slot);
+      GMLAKE_CHECK(mapping->segment == segment.get());
+      for (; slot < end_slot(mapping); ++slot) GMLAKE_CHECK(segment->slots[slot] == mapping);
+      const Mapping* listed = mapping->block->mappings;
+      while (listed != mapping && listed != nullptr) listed = listed->next_of_block;
+      GMLAKE_CHECK(listed == mapping);
+      ++mappings;
+      mapped_slots += mapping->block->granules;
+      if (mapping->quarantined) {
+        quarantined += std::uint64_t{mapping->block->granules} << granule_shift_;
+      } else if (mapping->stale()) {
+        stale_granules += mapping->block->granules;
+      }
+    }
+    GMLAKE_CHECK_EQ(mapped_slots, segment->mapped_slots);
+  }
+  GMLAKE_CHECK_EQ(mappings, mapping_count());
+  GMLAKE_CHECK_EQ(stale_granules, this->stale_granules());
+  GMLAKE_CHECK(quarantined <= quarantined_bytes());
+}
+
+}  // namespace gmlake::memory

@@ -1,0 +1,90 @@
+// Every address range that is reserved and every mapping that the driver has: making, moving and ending them.
+//
+// Moving a PhyBlock makes its old mapping stale. A stale mapping keeps its addresses out of use and waits in the retire
+// queue, oldest first, until it is revived as the home again, or retired: unmapped, once its fence has passed.
+//
+// Protected by the device's `grow` lock; the counters may be read without it. All driver calls that change mappings are
+// made here, and here alone.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/intrusive_list.hpp"
+#include "base/slab.hpp"
+#include "driver/driver.hpp"
+#include "memory/fences.hpp"
+#include "memory/phy_block.hpp"
+#include "memory/phy_pool.hpp"
+
+namespace gmlake::memory {
+
+class MappingTable {
+ public:
+  MappingTable(driver::Driver& driver, PhyPool& pool, std::uint32_t granule_shift, std::vector<int> access)
+      : driver_(driver), pool_(pool), granule_shift_(granule_shift), access_(std::move(access)) {}
+  MappingTable(const MappingTable&) = delete;
+  MappingTable& operator=(const MappingTable&) = delete;
+
+  // A new segment. One driver call. Errors: as the driver's reserve.
+  Result<VmmSegment*> reserve(std::uint32_t slot_count);
+  // Gives a segment without mappings back. On an error its addresses are lost, and counted so.
+  Status address_free(VmmSegment* segment);
+
+  // Maps a PhyBlock at empty slots, without access yet and not as its home. One driver call.
+  Result<Mapping*> map(VmmSegment* segment, std::uint32_t slot, PhyBlock* block);
+  // Grants every device of the access list access to a range that is mapped throughout. One driver call.
+  Status set_access(VmmSegment* segment, std::uint32_t slot, std::uint32_t granules);
+  // Ends mappings that lie next to each other, none of them a home. One driver call. On an error each is quarantined.
+  Status unmap(std::span<Mapping* const> adjacent);
+
+  // The block leaves its home, which becomes stale until `fence`; it has none then. A spare block stays as it is.
+  void leave_home(PhyBlock* block, Fence fence);
+  // Makes `mapping`, one of its block's own, the home. The block has none now.
+  void settle(Mapping* mapping);
+
+  // Unmaps stale mappings whose fence has passed, oldest first, until at most `keep` granules' worth are left.
+  // Neighbours in the queue that are neighbours in address go in one call. Returns the granules unmapped.
+  std::uint64_t retire(const Fences& fences, std::uint64_t keep_granules);
+  // Unmaps every mapping of a spare block. Its fences must have passed. An error leaves the rest quarantined.
+  Status retire_all_of(PhyBlock* block);
+
+  // Unmaps everything, releases every block and frees every range, trying again what was refused before.
+  void shut_down();
+
+  std::uint64_t mapping_count() const { return mapping_count_.load(std::memory_order_relaxed); }
+  std::uint64_t stale_granules() const { return stale_granules_.load(std::memory_order_relaxed); }
+  std::uint64_t reserved_address_bytes() const { return reserved_bytes_.load(std::memory_order_relaxed); }
+  std::uint64_t quarantined_bytes() const { return quarantined_bytes_.load(std::memory_order_relaxed); }
+  std::uint64_t retired_count() const { return retired_.load(std::memory_order_relaxed); }
+  const std::vector<std::unique_ptr<VmmSegment>>& segments() const { return segments_; }
+  std::uint32_t granule_shift() const { return granule_shift_; }
+
+  // Recounts everything and compares. Aborts on a difference.
+  void check() const;
+
+ private:
+  using RetireQueue = IntrusiveList<Mapping, &Mapping::links>;
+
+  void forget(Mapping* mapping);
+  Status unmap_range(std::span<Mapping* const> adjacent);
+
+  driver::Driver& driver_;
+  PhyPool& pool_;
+  const std::uint32_t granule_shift_;
+  const std::vector<int> access_;
+  std::vector<std::unique_ptr<VmmSegment>> segments_;
+  Slab<Mapping> mappings_;
+  RetireQueue stale_;
+  std::vector<Mapping*> scratch_;
+  std::atomic<std::uint64_t> mapping_count_{0};
+  std::atomic<std::uint64_t> stale_granules_{0};
+  std::atomic<std::uint64_t> reserved_bytes_{0};
+  std::atomic<std::uint64_t> quarantined_bytes_{0};
+  std::atomic<std::uint64_t> retired_{0};
+};
+
+}  // namespace gmlake::memory

@@ -1,0 +1,74 @@
+// PhyBlock, Mapping and VmmSegment: physical memory, an address range, and what joins them. Plain records; the classes
+// beside this file own them and change them, under the lock of the device's slow path (`grow`).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/intrusive_list.hpp"
+#include "driver/driver.hpp"
+
+namespace gmlake::memory {
+
+struct Mapping;
+struct VmmSegment;
+
+// A stream of one device, numbered by Fences in the order in which streams were first seen.
+using StreamIndex = std::uint32_t;
+
+// A point on a stream: everything enqueued there before the stream's `tick`-th free. Passed when that is complete.
+struct Fence {
+  StreamIndex stream = 0;
+  std::uint64_t tick = 0;
+};
+
+// One physical allocation, one driver handle, in one place. It is never split: the handle is the unit of stitching.
+struct PhyBlock {
+  driver::Handle handle = driver::Handle::none;
+  std::uint32_t granules = 0;
+  // The mapping through which it is used. Null while it is spare (held, but at no address of its own).
+  Mapping* home = nullptr;
+  // Every mapping of it that the driver still has: the home and stale ones.
+  Mapping* mappings = nullptr;
+  ListLinks<PhyBlock> links;  // in the pool's list of blocks with a home, or of spare ones
+  std::uint32_t donor = 0;    // scratch of the planner: 1 + its place among the donors of the plan being made
+};
+
+// A PhyBlock at an address. It is the block's home, or stale: never handed out, unmapped later.
+struct Mapping {
+  PhyBlock* block = nullptr;
+  VmmSegment* segment = nullptr;
+  std::uint32_t slot = 0;     // the first granule of the segment that it covers
+  bool quarantined = false;   // the driver refused to unmap it: its addresses are lost until shutdown
+  Fence fence;                // of a stale one: when it may be unmapped
+  Mapping* next_of_block = nullptr;
+  ListLinks<Mapping> links;   // a stale one: in the retire queue, oldest first
+
+  bool stale() const { return block->home != this; }
+};
+
+// One reserved address range. Each slot, one granule long, is mapped to a PhyBlock or is empty.
+struct VmmSegment {
+  driver::Address base = 0;
+  std::uint32_t granule_shift = 0;
+  std::uint32_t slot_count = 0;          // reserved
+  std::uint32_t mapped_slots = 0;
+  std::uint32_t index = 0;               // among the segments of its pool
+  void* owner = nullptr;                 // the pool (stitch::Pool) whose VirBlocks lie here
+  std::vector<Mapping*> slots;           // up to the highest slot ever mapped; the rest is empty
+
+  std::uint64_t granule() const { return std::uint64_t{1} << granule_shift; }
+  std::uint64_t bytes() const { return std::uint64_t{slot_count} << granule_shift; }
+  driver::Address end() const { return base + bytes(); }
+  driver::Address address_of(std::uint64_t slot) const { return base + (slot << granule_shift); }
+  // The slot that holds `address`, and the first slot that begins at or after it.
+  std::uint32_t slot_of(driver::Address address) const {
+    return static_cast<std::uint32_t>((address - base) >> granule_shift);
+  }
+  std::uint32_t slot_at_or_after(driver::Address address) const {
+    return static_cast<std::uint32_t>((address - base + granule() - 1) >> granule_shift);
+  }
+  Mapping* at(std::uint32_t slot) const { return slot < slots.size() ? slots[slot] : nullptr; }
+};
+
+}  // namespace gmlake::memory

@@ -1,0 +1,78 @@
+#include "memory/phy_pool.hpp"
+
+#include "base/check.hpp"
+
+namespace gmlake::memory {
+namespace {
+
+// Counters have one writer at a time (the holder of `grow`), so a plain load and store is an update.
+void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
+  counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+Result<PhyBlock*> PhyPool::create(std::uint32_t granules) {
+  PhyBlock* block = blocks_.take();
+  block->granules = granules;
+  Result<driver::Handle> handle = driver_.create(bytes_of(block), properties_);
+  if (!handle) {
+    blocks_.put(block);
+    return handle.error();
+  }
+  block->handle = *handle;
+  spare_.push_back(block);
+  add(held_, bytes_of(block));
+  add(spare_bytes_, bytes_of(block));
+  add(created_, 1);
+  if (held_bytes() > peak_held_bytes()) peak_held_.store(held_bytes(), std::memory_order_relaxed);
+  return block;
+}
+
+Status PhyPool::release(PhyBlock* block) {
+  GMLAKE_CHECK(block->home == nullptr && block->mappings == nullptr);
+  const Status released = driver_.release(block->handle);
+  spare_.erase(block);
+  add(spare_bytes_, -bytes_of(block));
+  if (released.ok()) {
+    add(held_, -bytes_of(block));
+    add(released_, 1);
+  } else {
+    add(lost_bytes_, bytes_of(block));
+  }
+  blocks_.put(block);
+  return released;
+}
+
+void PhyPool::leave_spare(PhyBlock* block) {
+  spare_.erase(block);
+  in_use_.push_back(block);
+  add(spare_bytes_, -bytes_of(block));
+}
+
+void PhyPool::join_spare(PhyBlock* block) {
+  in_use_.erase(block);
+  spare_.push_back(block);
+  add(spare_bytes_, bytes_of(block));
+}
+
+void PhyPool::check() const {
+  std::uint64_t spare_bytes = 0;
+  std::uint64_t held = lost_bytes();
+  std::uint64_t count = 0;
+  for (const PhyBlock* b = spare_.front(); b != nullptr; b = BlockList::next(b)) {
+    GMLAKE_CHECK(b->home == nullptr);
+    spare_bytes += bytes_of(b);
+    ++count;
+  }
+  held += spare_bytes;
+  for (const PhyBlock* b = in_use_.front(); b != nullptr; b = BlockList::next(b)) {
+    held += bytes_of(b);
+    ++count;
+  }
+  GMLAKE_CHECK_EQ(spare_bytes, this->spare_bytes());
+  GMLAKE_CHECK_EQ(held, held_bytes());
+  GMLAKE_CHECK_EQ(count, blocks_.live_count());
+}
+
+}  // namespace gmlake::memory

@@ -1,0 +1,126 @@
+// The free runs of one pool, found by size.
+//
+// Requests below 64 MiB take the smallest run that holds them, so that what is left over is small: on recorded traces
+// this wastes half of what the lowest address does. Longer requests take the lowest address: there are few such runs,
+// and filling the low end leaves the ones at the high end to grow or to be taken apart.
+// docs/decisions/ has the figures.
+//
+// One bin for each multiple of 512 B up to 1 MiB, 64 to each power of two from there to 64 MiB, and one for all that is
+// longer. Two levels of bits say which bins hold something, so a search costs a few dozen instructions at any count.
+// In a bin of several sizes at most kScan runs are looked at: beyond that, nearly the best is good enough.
+//
+// Not thread-safe: the device's `state` lock covers it.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+
+#include "base/intrusive_list.hpp"
+#include "stitch/block.hpp"
+
+namespace gmlake::stitch {
+
+class FreeIndex {
+ public:
+  void insert(Block* run) {
+    const std::size_t bin = bin_of(run->bytes);
+    bins_[bin].push_front(run);
+    words_[bin / 64] |= std::uint64_t{1} << (bin % 64);
+    summary_ |= std::uint64_t{1} << (bin / 64);
+    ++count_;
+  }
+
+  void erase(Block* run) {
+    const std::size_t bin = bin_of(run->bytes);
+    bins_[bin].erase(run);
+    --count_;
+    if (!bins_[bin].empty()) return;
+    words_[bin / 64] &= ~(std::uint64_t{1} << (bin % 64));
+    if (words_[bin / 64] == 0) summary_ &= ~(std::uint64_t{1} << (bin / 64));
+  }
+
+  // The run to take `bytes`, a multiple of 512, from; null where none is long enough.
+  Block* find(std::uint64_t bytes) const {
+    std::size_t bin = bin_of(bytes);
+    if (bin == kHugeBin) return lowest(bytes);
+    if (bin >= kExactBins) {  // its own bin may hold shorter runs too
+      if (Block* run = smallest(bin, bytes)) return run;
+      ++bin;
+    }
+    bin = next_used(bin);
+    if (bin >= kBins) return nullptr;
+    return bin < kExactBins ? bins_[bin].front() : smallest(bin, bytes);
+  }
+
+  // Calls visit(Block*) for each run of at least `bytes`, a multiple of 512; shorter bins first.
+  template <class Visit>
+  void for_each(std::uint64_t bytes, Visit&& visit) const {
+    for (std::size_t bin = next_used(bin_of(bytes)); bin < kBins; bin = next_used(bin + 1)) {
+      for (Block* run = bins_[bin].front(); run != nullptr; run = Bin::next(run)) {
+        if (run->bytes >= bytes) visit(run);
+      }
+    }
+  }
+
+  std::size_t count() const { return count_; }
+
+ private:
+  using Bin = IntrusiveList<Block, &Block::links>;
+  static constexpr std::size_t kExactBins = kSmallLimit / kAlignment;  // bin i: runs of exactly (i + 1) * 512 B
+  static constexpr std::size_t kSubBinBits = 6;
+  static constexpr std::size_t kHugeBin = kExactBins + (std::size_t{6} << kSubBinBits);
+  static constexpr std::size_t kBins = kHugeBin + 1;
+  static constexpr std::uint64_t kHuge = kSmallLimit << 6;  // 64 MiB
+  static constexpr int kScan = 32;
+  static_assert(kBins <= 64 * 64, "the summary is one word");
+
+  static std::size_t bin_of(std::uint64_t bytes) {
+    if (bytes <= kSmallLimit) return bytes / kAlignment - 1;
+    if (bytes >= kHuge) return kHugeBin;
+    const auto octave = static_cast<std::size_t>(std::bit_width(bytes) - std::bit_width(kSmallLimit));
+    const auto shift = static_cast<std::size_t>(std::bit_width(bytes)) - 1 - kSubBinBits;
+    const std::size_t sub = (bytes >> shift) & ((std::size_t{1} << kSubBinBits) - 1);
+    return kExactBins + (octave << kSubBinBits) + sub;
+  }
+
+  // The first bin from `bin` on that holds something; kBins where there is none.
+  std::size_t next_used(std::size_t bin) const {
+    if (bin >= kBins) return kBins;
+    const std::uint64_t bits = words_[bin / 64] & (~std::uint64_t{0} << (bin % 64));
+    if (bits != 0) return (bin & ~std::size_t{63}) + static_cast<std::size_t>(std::countr_zero(bits));
+    const std::uint64_t later = bin / 64 + 1 < 64 ? summary_ & (~std::uint64_t{0} << (bin / 64 + 1)) : 0;
+    if (later == 0) return kBins;
+    const auto word = static_cast<std::size_t>(std::countr_zero(later));
+    return word * 64 + static_cast<std::size_t>(std::countr_zero(words_[word]));
+  }
+
+  // The shortest run of a bin with at least `bytes`, among equals the lowest; of the first kScan that it holds.
+  Block* smallest(std::size_t bin, std::uint64_t bytes) const {
+    Block* best = nullptr;
+    int left = kScan;
+    for (Block* run = bins_[bin].front(); run != nullptr && left > 0; run = Bin::next(run), --left) {
+      if (run->bytes < bytes) continue;
+      if (best == nullptr || run->bytes < best->bytes || (run->bytes == best->bytes && run->address < best->address)) {
+        best = run;
+      }
+    }
+    return best;
+  }
+
+  // Of the runs of 64 MiB and more, the lowest that is long enough. There are at most a few hundred on any device.
+  Block* lowest(std::uint64_t bytes) const {
+    Block* best = nullptr;
+    for (Block* run = bins_[kHugeBin].front(); run != nullptr; run = Bin::next(run)) {
+      if (run->bytes >= bytes && (best == nullptr || run->address < best->address)) best = run;
+    }
+    return best;
+  }
+
+  std::array<Bin, kBins> bins_;
+  std::array<std::uint64_t, (kBins + 63) / 64> words_{};
+  std::uint64_t summary_ = 0;
+  std::size_t count_ = 0;
+};
+
+}  // namespace gmlake::stitch

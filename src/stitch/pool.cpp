@@ -1,0 +1,224 @@
+#include "stitch/pool.hpp"
+
+#include <algorithm>
+
+#include "base/check.hpp"
+
+namespace gmlake::stitch {
+namespace {
+
+using memory::Mapping;
+using memory::VmmSegment;
+
+bool is_home(const VmmSegment* segment, std::uint32_t slot) {
+  const Mapping* mapping = segment->at(slot);
+  return mapping != nullptr && !mapping->stale();
+}
+
+}  // namespace
+
+void Pool::adopt(VmmSegment* segment) {
+  spaces_.reserve(spaces_.size() + 1);
+  Block* hole = blocks_.take();
+  hole->address = segment->base;
+  hole->bytes = segment->bytes();
+  hole->segment = segment;
+  hole->pool = this;
+  hole->state = State::hole;
+  segment->index = static_cast<std::uint32_t>(spaces_.size());
+  segment->owner = this;
+  spaces_.push_back({segment, hole});
+  holes_.push_back(hole);
+}
+
+bool Pool::is_vacant(const VmmSegment* segment) const {
+  const Block* first = spaces_[segment->index].first;
+  return first->state == State::hole && first->next == nullptr && segment->mapped_slots == 0;
+}
+
+void Pool::abandon(VmmSegment* segment) {
+  GMLAKE_CHECK(is_vacant(segment));
+  Space& space = spaces_[segment->index];
+  holes_.erase(space.first);
+  blocks_.put(space.first);
+  if (&space != &spaces_.back()) {
+    space = std::move(spaces_.back());
+    space.segment->index = segment->index;
+  }
+  spaces_.pop_back();
+  segment->owner = nullptr;
+}
+
+void Pool::index(Block* block) {
+  if (block->state == State::hole) {
+    holes_.push_back(block);
+    return;
+  }
+  free_bytes_ += block->bytes;
+  free_.insert(block);
+}
+
+void Pool::unindex(Block* block) {
+  if (block->state == State::hole) {
+    holes_.erase(block);
+    return;
+  }
+  free_bytes_ -= block->bytes;
+  free_.erase(block);
+}
+
+Block* Pool::split(Block* block, std::uint64_t bytes) {
+  Block* rest = blocks_.take();
+  rest->address = block->address + bytes;
+  rest->bytes = block->bytes - bytes;
+  rest->prev = block;
+  rest->next = block->next;
+  rest->segment = block->segment;
+  rest->pool = this;
+  rest->tick_or_requested = block->tick_or_requested;
+  rest->state = block->state;
+  if (block->next != nullptr) block->next->prev = rest;
+  block->next = rest;
+  block->bytes = bytes;
+  return rest;
+}
+
+void Pool::absorb_next(Block* block) {
+  Block* next = block->next;
+  block->bytes += next->bytes;
+  block->next = next->next;
+  if (next->next != nullptr) next->next->prev = block;
+  blocks_.put(next);
+}
+
+Block* Pool::take(Block* run, std::uint64_t bytes, std::uint64_t requested) {
+  if (run->bytes > bytes) {
+    blocks_.reserve(1);
+    unindex(run);
+    index(split(run, bytes));
+  } else {
+    unindex(run);
+  }
+  run->state = State::live;
+  run->tick_or_requested = requested;
+  ++live_blocks_;
+  return run;
+}
+
+// `block` is out of every index, its neighbours are in theirs. The merged block keeps the left one's record.
+Block* Pool::merge_and_index(Block* block) {
+  if (Block* next = block->next; next != nullptr && next->state == block->state) {
+    unindex(next);
+    if (block->state == State::free) {
+      block->tick_or_requested = std::max(block->tick_or_requested, next->tick_or_requested);
+    }
+    absorb_next(block);
+  }
+  if (Block* prev = block->prev; prev != nullptr && prev->state == block->state) {
+    unindex(prev);
+    if (block->state == State::free) {
+      prev->tick_or_requested = std::max(prev->tick_or_requested, block->tick_or_requested);
+    }
+    absorb_next(prev);
+    block = prev;
+  }
+  index(block);
+  return block;
+}
+
+void Pool::give_back(Block* block, std::uint64_t tick) {
+  GMLAKE_DCHECK(block->state == State::live || block->state == State::pending);
+  --live_blocks_;
+  block->state = State::free;
+  block->used_elsewhere = false;
+  block->tick_or_requested = tick;
+  merge_and_index(block);
+}
+
+Block* Pool::claim(Block* first, Address begin, Address end) {
+  GMLAKE_CHECK(first->address <= begin && begin < first->end());
+  Block* block = first;
+  GMLAKE_CHECK(block->state == State::free || block->state == State::hole);
+  unindex(block);
+  if (block->address < begin) {
+    Block* right = split(block, begin - block->address);
+    index(block);
+    block = right;
+  }
+  while (block->end() < end) {
+    GMLAKE_CHECK(block->next != nullptr);
+    GMLAKE_CHECK(block->next->state == State::free || block->next->state == State::hole);
+    unindex(block->next);
+    block->state = block->next->state;  // of the part that may have to be cut off again
+    block->tick_or_requested = block->next->tick_or_requested;
+    absorb_next(block);
+  }
+  if (block->end() > end) index(split(block, end - block->address));
+  block->state = State::claimed;
+  return block;
+}
+
+Block* Pool::publish(Block* claimed, std::uint64_t tick) {
+  GMLAKE_CHECK(claimed->state == State::claimed);
+  const VmmSegment* segment = claimed->segment;
+  Block* begin = nullptr;
+  for (Block* block = claimed;;) {
+    const bool home = is_home(segment, segment->slot_of(block->address));
+    Address cut = block->end();
+    for (std::uint32_t slot = segment->slot_of(block->address) + 1; segment->address_of(slot) < block->end(); ++slot) {
+      if (is_home(segment, slot) != home) {
+        cut = segment->address_of(slot);
+        break;
+      }
+      if (!home && slot >= segment->slots.size()) break;  // nothing was ever mapped from here on
+    }
+    Block* rest = cut < block->end() ? split(block, cut - block->address) : nullptr;
+    block->state = home ? State::free : State::hole;
+    block->tick_or_requested = home ? tick : 0;
+    block = merge_and_index(block);  // `rest` is claimed: it does not merge with it
+    if (begin == nullptr) begin = block;
+    if (rest == nullptr) return begin;
+    block = rest;
+  }
+}
+
+void Pool::check() const {
+  std::uint64_t free_bytes = 0;
+  std::uint64_t live_blocks = 0;
+  std::size_t holes = 0;
+  std::size_t free_runs = 0;
+  for (const Space& space : spaces_) {
+    Address expected = space.segment->base;
+    const Block* prev = nullptr;
+    for (const Block* block = space.first; block != nullptr; prev = block, block = block->next) {
+      GMLAKE_CHECK_EQ(block->address, expected);
+      GMLAKE_CHECK(block->bytes > 0 && block->bytes % kAlignment == 0);
+      GMLAKE_CHECK(block->prev == prev && block->pool == this && block->segment == space.segment);
+      expected = block->end();
+      const bool mergeable = block->state == State::free || block->state == State::hole;
+      GMLAKE_CHECK(!(mergeable && prev != nullptr && prev->state == block->state));
+      if (block->state == State::claimed) continue;
+      const std::uint32_t last = space.segment->slot_of(block->end() - 1);
+      for (std::uint32_t slot = space.segment->slot_of(block->address); slot <= last; ++slot) {
+        if (block->state == State::hole && slot >= space.segment->slots.size()) break;
+        GMLAKE_CHECK_EQ(is_home(space.segment, slot), block->state != State::hole);
+      }
+      free_bytes += block->state == State::free ? block->bytes : 0;
+      free_runs += block->state == State::free;
+      holes += block->state == State::hole;
+      live_blocks += block->state == State::live || block->state == State::pending;
+    }
+    GMLAKE_CHECK_EQ(expected, space.segment->end());
+  }
+  std::size_t indexed = 0;
+  for_each_free(kAlignment, [&](const Block* run) {
+    GMLAKE_CHECK(run->state == State::free && run->pool == this);
+    ++indexed;
+  });
+  GMLAKE_CHECK_EQ(indexed, free_runs);
+  GMLAKE_CHECK_EQ(holes, holes_.size());
+  GMLAKE_CHECK_EQ(free_bytes, free_bytes_);
+  GMLAKE_CHECK_EQ(live_blocks, live_blocks_);
+}
+
+}  // namespace gmlake::stitch
