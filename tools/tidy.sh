@@ -18,4 +18,4 @@ if [ "${2:-}" = --since ]; then
   files=$(echo "$files" | grep -Fx "$changed" || true)
 fi
 [ -n "$files" ] || exit 0
-echo "$files" | xargs -P "$(nproc)" -n 4 "$tidy" -p "$build" --quiet --warnings-as-errors='*'
+echo "$files" | xargs -P "$(nproc)" -n 4 "$tidy" -p "$build" --quiet --warnings-as-errors='*' --extra-arg=-Wno-unknown-warning-option

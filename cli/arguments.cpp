@@ -1,0 +1,81 @@
+#include "arguments.hpp"
+
+#include "drivers.hpp"
+#include "error.hpp"
+#include "gmlake/bytes.hpp"
+
+namespace gmlake::cli {
+
+CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& bytes, const std::string& meaning) {
+  const auto read = [&bytes, name](const std::string& text) {
+    const auto parsed = parse_bytes(text);
+    if (!parsed) throw CLI::ValidationError(name, "'" + text + "' is not a size, such as 512MiB or 24GiB");
+    if (*parsed == 0) throw CLI::ValidationError(name, "must be above 0");
+    bytes = *parsed;
+  };
+  return command.add_option_function<std::string>(name, read, meaning)->type_name("SIZE");
+}
+
+void add_traces(CLI::App& command, ReplayArguments& arguments) {
+  command.add_option("trace", arguments.traces, "Traces to replay")->required()->type_name("FILE");
+}
+
+void add_allocators(CLI::App& command, ReplayArguments& arguments) {
+  arguments.allocators = allocator_names();
+  command
+      .add_option("-a,--allocators", arguments.allocators,
+                  "Allocators, separated by commas: " + joined(allocator_names()) + ". Default: all of them")
+      ->delimiter(',')
+      ->type_name("NAME,...")
+      ->check(CLI::IsMember(allocator_names()));
+}
+
+void add_driver(CLI::App& command, ReplayArguments& arguments) {
+  command
+      .add_option("-d,--driver", arguments.driver,
+                  "What stands under the allocators: model (books and the measured cost of each call), host (ordinary "
+                  "memory), cuda (a GPU). Default: model")
+      ->type_name("NAME")
+      ->check(CLI::IsMember(driver_names()));
+}
+
+void add_capacity(CLI::App& command, ReplayArguments& arguments) {
+  add_size(command, "-c,--capacity", arguments.capacity_bytes,
+           "The most that an allocator may reserve. Default: all of the device");
+}
+
+void add_settings(CLI::App& command, ReplayArguments& arguments) {
+  command.add_option("-s,--set", arguments.settings, "A setting of the allocator; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+void add_json(CLI::App& command, std::string& path) {
+  command
+      .add_option("--json", path, "Write the results as JSON to a file; - for standard output, and nothing else there")
+      ->type_name("FILE");
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+std::vector<std::string> allocator_names() {
+  const auto names = replay::target_names();
+  return {names.begin(), names.end()};
+}
+
+replay::Settings parse_settings(const std::vector<std::string>& pairs) {
+  replay::Settings settings;
+  for (const auto& pair : pairs) {
+    const auto equals = pair.find('=');
+    if (equals == std::string::npos || equals == 0) throw CommandError("--set " + pair + ": not of the form KEY=VALUE");
+    if (!settings.emplace(pair.substr(0, equals), pair.substr(equals + 1)).second)
+      throw CommandError("--set " + pair + ": the key is given twice");
+  }
+  return settings;
+}
+
+}  // namespace gmlake::cli

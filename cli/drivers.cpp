@@ -1,0 +1,45 @@
+#include "drivers.hpp"
+
+#include <algorithm>
+
+#include "driver/host.hpp"
+#include "driver/model.hpp"
+#include "error.hpp"
+
+namespace gmlake::cli {
+namespace {
+
+// Devices that are simulated get as much memory as the user asked for: it is a number in their books.
+template <class Options>
+Options simulated_options(const BackendOptions& wanted) {
+  Options options;
+  options.devices = wanted.device_count;
+  options.capacity_bytes = std::max(options.capacity_bytes, wanted.capacity_bytes);
+  return options;
+}
+
+Backend make_model(const BackendOptions& wanted) {
+  auto made = std::make_unique<driver::ModelDriver>(simulated_options<driver::ModelOptions>(wanted));
+  driver::StreamSimulator& streams = made->streams();
+  return {std::move(made), &streams};
+}
+
+Backend make_host(const BackendOptions& wanted) {
+  auto made = driver::HostDriver::make(simulated_options<driver::HostOptions>(wanted));
+  if (!made) throw CommandError("host driver: " + describe(made.error()));
+  driver::StreamSimulator& streams = (*made)->streams();
+  return {std::move(*made), &streams};
+}
+
+}  // namespace
+
+std::vector<std::string> driver_names() { return {"model", "host", "cuda"}; }
+
+Backend make_driver(const std::string& name, const BackendOptions& options) {
+  if (name == "model") return make_model(options);
+  if (name == "host") return make_host(options);
+  if (name == "cuda") throw CommandError("no CUDA driver backend in this build: use --driver model or host");
+  throw CommandError("unknown driver '" + name + "'");
+}
+
+}  // namespace gmlake::cli
