@@ -26,8 +26,9 @@ void add_allocators(CLI::App& command, ReplayArguments& arguments) {
       .add_option("-a,--allocators", arguments.allocators,
                   "Allocators, separated by commas: " + joined(allocator_names()) + ". Default: all of them")
       ->delimiter(',')
+      ->allow_extra_args(false)  // the next word is a trace, not an allocator
       ->type_name("NAME,...")
-      ->check(CLI::IsMember(allocator_names()));
+      ->check(CLI::IsMember(allocator_names()).description(""));
 }
 
 void add_driver(CLI::App& command, ReplayArguments& arguments) {
@@ -36,7 +37,7 @@ void add_driver(CLI::App& command, ReplayArguments& arguments) {
                   "What stands under the allocators: model (books and the measured cost of each call), host (ordinary "
                   "memory), cuda (a GPU). Default: model")
       ->type_name("NAME")
-      ->check(CLI::IsMember(driver_names()));
+      ->check(CLI::IsMember(driver_names()).description(""));
 }
 
 void add_capacity(CLI::App& command, ReplayArguments& arguments) {

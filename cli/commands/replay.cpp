@@ -79,7 +79,7 @@ void add_replay(CLI::App& app, ExitCode& exit) {
   command
       ->add_option("-a,--allocator", arguments->allocator, "One of " + joined(allocator_names()) + ". Default: gmlake")
       ->type_name("NAME")
-      ->check(CLI::IsMember(allocator_names()));
+      ->check(CLI::IsMember(allocator_names()).description(""));
   add_driver(*command, *arguments);
   add_capacity(*command, *arguments);
   add_settings(*command, *arguments);

@@ -46,6 +46,11 @@ class Usage(ToolTest):
             with self.subTest(arguments=arguments):
                 self.refuse(*arguments, why=why)
 
+    def test_options_may_come_before_traces(self):
+        small = self.write_small()
+        results = self.results("compare", "--allocators", "direct,torch-native", "--set", "slack=0", small)
+        self.assertEqual([entry["trace"] for entry in results], ["small", "small"])
+
     def test_reads_sizes_as_people_write_them(self):
         small = self.write_small()
         for size in ["64GiB", "64 GiB", "64g", "64G", "64GB", "68719476736", "0.0625TiB", "65536MiB"]:
