@@ -151,6 +151,7 @@ TEST_P(DriverConformance, UnmapsOnMappingBoundariesOnly) {
   refused(1, 3);  // ends inside a mapping
   refused(2, 3);  // starts inside one
   refused(2, 1);  // lies inside one
+  refused(2, 4);  // as long as the mapping, and inside it where it starts
   refused(2, 5);  // starts inside one, ends on a boundary
   refused(1, 5);  // ends inside the second
   refused(0, 5);  // starts in a hole
@@ -160,6 +161,8 @@ TEST_P(DriverConformance, UnmapsOnMappingBoundariesOnly) {
   refused(8, 5);  // ends outside the reservation
   refused(1, 0);
   expect_refused(ErrorCode::invalid_value, Step::unmap, [&] { return unmap(address + granule() + 1, 4); });
+  expect_refused(ErrorCode::invalid_value, Step::unmap,
+                 [&] { return driver().unmap(address + granule(), ~(granule() - 1)); });  // the end overflows
   expect_refused(ErrorCode::invalid_value, Step::unmap,
                  [&] { return driver().unmap(address + granule(), 4 * granule() - 1); });
   EXPECT_THAT(unmap(address + granule(), 6), Succeeds());
@@ -196,6 +199,9 @@ TEST_P(DriverConformance, SetsAccessOfAFullyMappedRange) {
   refused(2, 1);  // inside a mapping
   refused(1, 3);
   refused(1, 0);
+  const int devices[] = {0};
+  expect_refused(ErrorCode::invalid_value, Step::set_access,  // the end overflows
+                 [&] { return driver().set_access(address + granule(), ~(granule() - 1), devices); });
   expect_refused(ErrorCode::invalid_value, Step::set_access, [&] { return set_access(address + granule(), 2, {}); });
   expect_refused(ErrorCode::invalid_value, Step::set_access, [&] { return set_access(address + granule() + 1, 2); });
   EXPECT_THAT(set_access(address + granule(), 4), Succeeds());
