@@ -143,27 +143,15 @@ Status DeviceAllocator::record_stream(Address address, std::uint64_t stream) {
   return {};
 }
 
-bool DeviceAllocator::owns(Address address) const { return block_bytes(address) != 0; }
-
 std::uint64_t DeviceAllocator::block_bytes(Address address) const {
   const MutexLock lock(state_);
   const Block* block = live_.find(address);
   return block == nullptr ? 0 : block->bytes;
 }
 
-std::vector<std::uint64_t> DeviceAllocator::phy_blocks(Address address) const {
-  const MutexLock grow(grow_);
+void DeviceAllocator::count_invalid_free() {
   const MutexLock lock(state_);
-  std::vector<std::uint64_t> sizes;
-  const Block* block = live_.find(address);
-  if (block == nullptr) return sizes;
-  const memory::VmmSegment* segment = block->segment;
-  for (std::uint32_t slot = segment->slot_of(block->address); segment->address_of(slot) < block->end();) {
-    const memory::Mapping* mapping = segment->at(slot);
-    sizes.push_back(std::uint64_t{mapping->block->granules} << granule_shift_);
-    slot = mapping->slot + mapping->block->granules;
-  }
-  return sizes;
+  ++stats_.invalid_frees;
 }
 
 DeviceStats DeviceAllocator::stats() const {

@@ -13,10 +13,11 @@
 #include <unordered_map>
 #include <vector>
 
-#include "gmlake/stats.hpp"
 #include "base/mutex.hpp"
 #include "driver/driver.hpp"
 #include "gmlake/options.hpp"
+#include "gmlake/snapshot.hpp"
+#include "gmlake/stats.hpp"
 #include "memory/fences.hpp"
 #include "memory/mapping_table.hpp"
 #include "memory/phy_pool.hpp"
@@ -47,10 +48,11 @@ class DeviceAllocator {
   // Gives cached PhyBlocks back to the driver until at most `keep_bytes` are held, or no more can go. Waits for streams.
   Status trim(std::uint64_t keep_bytes);
 
-  bool owns(Address address) const;
-  // Which PhyBlocks lie under a live block, in order of address: their sizes in bytes.
-  std::vector<std::uint64_t> phy_blocks(Address address) const;
   std::uint64_t block_bytes(Address address) const;  // of a live block; 0 for any other address
+  // Which PhyBlocks lie under a live block, in order of address. Empty for any other address.
+  std::vector<PhyBlockInfo> phy_blocks(Address address) const;
+  DeviceSnapshot snapshot() const;
+  void count_invalid_free();
 
   DeviceStats stats() const;
   void reset_peaks();
@@ -106,6 +108,7 @@ class DeviceAllocator {
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
   std::uint64_t slack_granules(const Request& request) const GMLAKE_REQUIRES(grow_, state_);
   std::vector<stitch::Pool*> donor_pools(const Request& request, Reach reach) const GMLAKE_REQUIRES(state_);
+  PhyBlockInfo describe(const memory::PhyBlock& block) const GMLAKE_REQUIRES(grow_);
   void check_locked() const GMLAKE_REQUIRES(grow_, state_);
 
   driver::Driver& driver_;

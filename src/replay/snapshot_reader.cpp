@@ -164,6 +164,7 @@ class Reader {
   // Versions of PyTorch differ in what they say of segments, so what is missing there is no error.
   bool read_segment(PickleValue value, std::vector<DeviceRecording>& recordings) {
     if (!visit()) return false;
+    if (document_.kind(value) != PickleKind::dict) return fail("segments holds what is not a dict");
     const std::uint64_t device = number(value, kDevice).value_or(0);
     if (device >= recordings.size()) return true;
     DeviceRecording& recording = recordings[device];

@@ -3,6 +3,7 @@
 
 #include "replay/direct.hpp"
 #include "replay/engine.hpp"
+#include "replay/gmlake_target.hpp"
 #include "replay/torch_expandable.hpp"
 #include "replay/torch_native.hpp"
 
@@ -17,6 +18,7 @@ struct Entry {
 
 // In the order in which tables list them.
 constexpr std::array kEntries = {
+    Entry{"gmlake", &GmlakeTarget::make},
     Entry{"torch-native", &TorchNative::make},
     Entry{"torch-expandable", &TorchExpandable::make},
     Entry{"direct", &Direct::make},

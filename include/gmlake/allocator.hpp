@@ -1,0 +1,114 @@
+// The caching allocator: stream-ordered memory of every device of the process, stitched where it lies in pieces.
+//
+// Thread rules: any thread may call any function at any time. No lock is held across a driver call that other threads'
+// hits would wait for. Nothing here waits for the device below the limit; near it, the last rungs before an
+// out-of-memory error do. docs/architecture.md tells the whole.
+//
+// Memory is handed out in multiples of 512 B, aligned to 512 B, with unspecified contents.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "gmlake/options.hpp"
+#include "gmlake/result.hpp"
+#include "gmlake/snapshot.hpp"
+#include "gmlake/stats.hpp"
+
+namespace gmlake {
+
+namespace driver {
+class Driver;
+}
+
+// A CUstream or cudaStream_t; null is the device's default stream.
+using StreamHandle = void*;
+
+// What the throwing forms throw, with describe(error) as what(). Out of memory is a std::bad_alloc, as containers expect.
+class AllocationError : public std::runtime_error {
+ public:
+  explicit AllocationError(const Error& error) : std::runtime_error(describe(error)), error_(error) {}
+  const Error& error() const { return error_; }
+
+ private:
+  Error error_;
+};
+
+class OutOfMemoryError : public std::bad_alloc {
+ public:
+  explicit OutOfMemoryError(const Error& error) : error_(error), text_(describe(error)) {}
+  const char* what() const noexcept override { return text_.c_str(); }
+  const Error& error() const { return error_; }
+
+ private:
+  Error error_;
+  std::string text_;
+};
+
+class Allocator {
+ public:
+  // On the CUDA driver where this machine has one, else on ordinary memory of the host, where streams keep up with
+  // their callers. Errors: not_supported.
+  static Result<std::unique_ptr<Allocator>> create(const Options& options = {});
+  // On a driver of the caller's, which must outlive the allocator.
+  static Result<std::unique_ptr<Allocator>> create(driver::Driver& driver, const Options& options = {});
+
+  // Unmaps and releases everything, live blocks included: call it when all work on the memory is complete.
+  ~Allocator();
+  Allocator(const Allocator&) = delete;
+  Allocator& operator=(const Allocator&) = delete;
+
+  // `bytes` of `device` for work on `stream`. 0 bytes are a null pointer and no error. No driver call where a cached run
+  // fits. Errors: out_of_memory, invalid_size (more than the device has), invalid_device, address_space,
+  // too_many_mappings, and what the driver refuses.
+  Result<void*> try_allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr) noexcept;
+  // The same; throws OutOfMemoryError or AllocationError.
+  void* allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr);
+
+  // Ends a block's use. `stream` is the one it was last used on: work enqueued there by now may still use it. The block's
+  // own stream may have it back at once, any other only when that work is complete. Null is nothing to do.
+  // Errors: invalid_pointer (double free, or no start of a live block), with nothing changed.
+  Status try_deallocate(void* pointer, StreamHandle stream = nullptr) noexcept;
+  // The same; an invalid pointer is counted (DeviceStats::invalid_frees) and otherwise ignored. Never throws.
+  void deallocate(void* pointer, StreamHandle stream = nullptr) noexcept;
+
+  // Work enqueued on `stream` by now uses the block: once freed, it is not handed out before that is complete.
+  Status try_record_stream(void* pointer, StreamHandle stream) noexcept;
+  void record_stream(void* pointer, StreamHandle stream);  // throws AllocationError
+
+  // Gives cached memory back to the driver until each device holds at most `keep_bytes`, or nothing more can go. Waits
+  // for the streams.
+  Status trim(std::uint64_t keep_bytes = 0) noexcept;
+
+  // Zeroes for a device that was never used.
+  DeviceStats stats(int device = 0) const;
+  void reset_peaks(int device = 0);
+  Snapshot snapshot() const;
+
+  int device_count() const;
+  // The device of a live block, -1 for any other pointer; its bytes as handed out, 0 for any other.
+  int device_of(const void* pointer) const;
+  std::size_t size_of(const void* pointer) const;
+  // The PhyBlocks under a live block, in order of address. Empty for any other pointer.
+  std::vector<PhyBlockInfo> phy_blocks(const void* pointer) const;
+
+  // Recounts every counter and index and aborts on a difference. For tests.
+  void check() const;
+
+ private:
+  struct State;
+  explicit Allocator(std::unique_ptr<State> state);
+
+  std::unique_ptr<State> state_;
+};
+
+// The process-wide allocator, made at first use with the options of GMLAKE_CONF and never destroyed, so that frees at
+// exit are safe. Throws AllocationError where none can be made.
+Allocator& default_allocator();
+
+}  // namespace gmlake

@@ -1,0 +1,44 @@
+// What an allocator holds at one moment: every segment, what lies in it, and every PhyBlock with where it is mapped.
+// Plain values; taking one stops the allocator's books for its length.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace gmlake {
+
+struct PhyBlockInfo {
+  std::uint64_t bytes = 0;
+  int device = 0;
+  std::uint64_t home = 0;            // the address through which it is used; 0: none, it is spare
+  std::vector<std::uint64_t> stale;  // other addresses that still show it
+};
+
+struct BlockInfo {
+  enum class State : std::uint8_t { free, live, pending, hole, claimed };
+  std::uint64_t address = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t requested_bytes = 0;  // of a live one
+  State state = State::free;
+};
+
+struct SegmentInfo {
+  std::uint64_t address = 0;
+  std::uint64_t bytes = 0;         // reserved addresses
+  std::uint64_t mapped_bytes = 0;  // by homes and stale mappings
+  std::uint64_t stream = 0;        // handle
+  bool small = false;              // for requests of up to 1 MiB
+  std::vector<BlockInfo> blocks;   // by address, without gaps
+};
+
+struct DeviceSnapshot {
+  int device = 0;
+  std::vector<SegmentInfo> segments;
+  std::vector<PhyBlockInfo> phy_blocks;
+};
+
+struct Snapshot {
+  std::vector<DeviceSnapshot> devices;  // those that were used
+};
+
+}  // namespace gmlake

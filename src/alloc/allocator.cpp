@@ -1,0 +1,216 @@
+// The C++ edge: devices by number, pointers for addresses, exceptions for errors. Everything else is DeviceAllocator's.
+#include "gmlake/allocator.hpp"
+
+#include <atomic>
+#include <bit>
+
+#include "alloc/default_driver.hpp"
+#include "alloc/device_allocator.hpp"
+#include "base/mutex.hpp"
+#include "driver/driver.hpp"
+
+namespace gmlake {
+
+using alloc::DeviceAllocator;
+
+struct Allocator::State {
+  std::unique_ptr<driver::Driver> owned;  // where the allocator opened the driver itself
+  driver::Driver* driver = nullptr;
+  Options options;
+  Mutex making;                                        // one thread makes a device's allocator
+  std::vector<std::atomic<DeviceAllocator*>> devices;  // by number; null until first used
+
+  State(driver::Driver* used, const Options& given, std::size_t count) : driver(used), options(given), devices(count) {}
+  ~State() {
+    for (auto& device : devices) delete device.load();
+  }
+
+  Result<DeviceAllocator*> device(int number) {
+    if (number < 0 || static_cast<std::size_t>(number) >= devices.size()) {
+      return Error{ErrorCode::invalid_device, Step::allocate, static_cast<std::uint64_t>(number)};
+    }
+    std::atomic<DeviceAllocator*>& slot = devices[static_cast<std::size_t>(number)];
+    if (DeviceAllocator* made = slot.load(std::memory_order_acquire)) return made;
+    const MutexLock lock(making);
+    if (DeviceAllocator* made = slot.load(std::memory_order_relaxed)) return made;
+    Result<std::unique_ptr<DeviceAllocator>> fresh = DeviceAllocator::create(*driver, number, options);
+    if (!fresh) return fresh.error();
+    slot.store((*fresh).get(), std::memory_order_release);
+    return (*fresh).release();
+  }
+
+  // Calls what(DeviceAllocator&) for each device that was used until it returns true.
+  template <class What>
+  bool any(What&& what) const {
+    for (const auto& slot : devices) {
+      DeviceAllocator* made = slot.load(std::memory_order_acquire);
+      if (made != nullptr && what(*made)) return true;
+    }
+    return false;
+  }
+};
+
+namespace {
+
+std::uint64_t bits(const void* pointer) { return std::bit_cast<std::uintptr_t>(pointer); }
+
+// Runs what only running out of host memory can make throw.
+template <class Call>
+auto guarded(Step step, std::uint64_t value, Call&& call) noexcept -> decltype(call()) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::out_of_memory, step, value};
+  }
+}
+
+}  // namespace
+
+Allocator::Allocator(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Allocator::~Allocator() = default;
+
+Result<std::unique_ptr<Allocator>> Allocator::create(const Options& options) {
+  Result<std::unique_ptr<driver::Driver>> driver = alloc::open_default_driver();
+  if (!driver) return driver.error();
+  Result<std::unique_ptr<Allocator>> made = create(**driver, options);
+  if (made) (*made)->state_->owned = std::move(*driver);
+  return made;
+}
+
+Result<std::unique_ptr<Allocator>> Allocator::create(driver::Driver& driver, const Options& options) {
+  const Result<int> count = driver.device_count();
+  if (!count) return count.error();
+  return std::unique_ptr<Allocator>(
+      new Allocator(std::make_unique<State>(&driver, options, static_cast<std::size_t>(*count))));
+}
+
+Result<void*> Allocator::try_allocate(std::size_t bytes, int device, StreamHandle stream) noexcept {
+  return guarded(Step::allocate, bytes, [&]() -> Result<void*> {
+    const Result<DeviceAllocator*> allocator = state_->device(device);
+    if (!allocator) return allocator.error();
+    if (bytes == 0) return nullptr;
+    const Result<driver::Address> address = (*allocator)->allocate(bytes, bits(stream));
+    if (!address) return address.error();
+    return std::bit_cast<void*>(static_cast<std::uintptr_t>(*address));
+  });
+}
+
+void* Allocator::allocate(std::size_t bytes, int device, StreamHandle stream) {
+  const Result<void*> pointer = try_allocate(bytes, device, stream);
+  if (pointer) return *pointer;
+  if (pointer.error().code == ErrorCode::out_of_memory) throw OutOfMemoryError(pointer.error());
+  throw AllocationError(pointer.error());
+}
+
+Status Allocator::try_deallocate(void* pointer, StreamHandle stream) noexcept {
+  if (pointer == nullptr) return {};
+  return guarded(Step::deallocate, bits(pointer), [&]() -> Status {
+    Status status = Error{ErrorCode::invalid_pointer, Step::deallocate, bits(pointer)};
+    state_->any([&](DeviceAllocator& device) {  // a pointer is of one device: addresses are unique in the process
+      status = device.deallocate(bits(pointer), bits(stream));
+      return status.ok() || status.error().code != ErrorCode::invalid_pointer;
+    });
+    return status;
+  });
+}
+
+void Allocator::deallocate(void* pointer, StreamHandle stream) noexcept {
+  if (!try_deallocate(pointer, stream).ok()) {
+    state_->any([](DeviceAllocator& device) {
+      device.count_invalid_free();
+      return true;
+    });
+  }
+}
+
+Status Allocator::try_record_stream(void* pointer, StreamHandle stream) noexcept {
+  return guarded(Step::record_stream, bits(pointer), [&]() -> Status {
+    Status status = Error{ErrorCode::invalid_pointer, Step::record_stream, bits(pointer)};
+    state_->any([&](DeviceAllocator& device) {
+      status = device.record_stream(bits(pointer), bits(stream));
+      return status.ok();
+    });
+    return status;
+  });
+}
+
+void Allocator::record_stream(void* pointer, StreamHandle stream) {
+  if (const Status status = try_record_stream(pointer, stream); !status.ok()) throw AllocationError(status.error());
+}
+
+Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
+  return guarded(Step::trim, keep_bytes, [&]() -> Status {
+    Status first;
+    state_->any([&](DeviceAllocator& device) {
+      if (Status status = device.trim(keep_bytes); !status.ok() && first.ok()) first = status;
+      return false;
+    });
+    return first;
+  });
+}
+
+DeviceStats Allocator::stats(int device) const {
+  if (device < 0 || device >= device_count()) return {};
+  const DeviceAllocator* made = state_->devices[static_cast<std::size_t>(device)].load(std::memory_order_acquire);
+  return made == nullptr ? DeviceStats{} : made->stats();
+}
+
+void Allocator::reset_peaks(int device) {
+  if (device < 0 || device >= device_count()) return;
+  if (DeviceAllocator* made = state_->devices[static_cast<std::size_t>(device)].load(std::memory_order_acquire)) {
+    made->reset_peaks();
+  }
+}
+
+Snapshot Allocator::snapshot() const {
+  Snapshot snapshot;
+  state_->any([&](const DeviceAllocator& device) {
+    snapshot.devices.push_back(device.snapshot());
+    return false;
+  });
+  return snapshot;
+}
+
+int Allocator::device_count() const { return static_cast<int>(state_->devices.size()); }
+
+int Allocator::device_of(const void* pointer) const {
+  int number = -1;
+  state_->any([&](const DeviceAllocator& device) {
+    if (device.block_bytes(bits(pointer)) != 0) number = device.device();
+    return number >= 0;
+  });
+  return number;
+}
+
+std::size_t Allocator::size_of(const void* pointer) const {
+  std::size_t bytes = 0;
+  state_->any([&](const DeviceAllocator& device) { return (bytes = device.block_bytes(bits(pointer))) != 0; });
+  return bytes;
+}
+
+std::vector<PhyBlockInfo> Allocator::phy_blocks(const void* pointer) const {
+  std::vector<PhyBlockInfo> blocks;
+  state_->any([&](const DeviceAllocator& device) { return !(blocks = device.phy_blocks(bits(pointer))).empty(); });
+  return blocks;
+}
+
+void Allocator::check() const {
+  state_->any([](const DeviceAllocator& device) {
+    device.check();
+    return false;
+  });
+}
+
+Allocator& default_allocator() {
+  // Never destroyed: frees from static destructors and atexit handlers must find it.
+  static Allocator* const allocator = [] {
+    Options options;
+    (void)options_from_environment(options).ok();
+    Result<std::unique_ptr<Allocator>> made = Allocator::create(options);
+    if (!made) throw AllocationError(made.error());
+    return std::move(made).value().release();
+  }();
+  return *allocator;
+}
+
+}  // namespace gmlake

@@ -1,0 +1,33 @@
+#include "gmlake/vir_block.hpp"
+
+namespace gmlake {
+
+VirBlock::~VirBlock() { (void)release().ok(); }
+
+Status VirBlock::release() noexcept {
+  if (address_ == nullptr) return status_;
+  status_ = allocator_.try_deallocate(address_, stream_);
+  address_ = nullptr;
+  return status_;
+}
+
+std::vector<PhyBlockInfo> VirBlock::phy_blocks() const {
+  return address_ == nullptr ? std::vector<PhyBlockInfo>() : allocator_.phy_blocks(address_);
+}
+
+Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const VirBlockOptions& options) {
+  if (bytes == 0) return Error{ErrorCode::invalid_size, Step::allocate, 0};
+  Allocator& allocator = options.allocator != nullptr ? *options.allocator : default_allocator();
+  const Result<void*> address = allocator.try_allocate(bytes, options.device, options.stream);
+  if (!address) return address.error();
+  return std::unique_ptr<VirBlock>(new VirBlock(allocator, *address, bytes, options));
+}
+
+std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOptions& options) {
+  Result<std::unique_ptr<VirBlock>> block = try_create_vir_block(bytes, options);
+  if (block) return std::move(block).value();
+  if (block.error().code == ErrorCode::out_of_memory) throw OutOfMemoryError(block.error());
+  throw AllocationError(block.error());
+}
+
+}  // namespace gmlake
