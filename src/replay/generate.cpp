@@ -259,7 +259,7 @@ constexpr std::array<Entry, 8> kEntries{{
     {{"ramp-down",
       "each block a little smaller than the one it replaces: hurts splitting, which leaves ever more rests"},
      ramp_down},
-    {{"power-law", "sizes over eight decimal orders, small ones most often: hurts size classes and thresholds"},
+    {{"power-law", "sizes over seven decimal orders, small ones most often: hurts size classes and thresholds"},
      power_law},
     {{"long-tail", "most blocks die soon, a few small ones never: hurts segments, each kept by one block"}, long_tail},
     {{"two-phase", "keep every second block, then ask for twice the size, again and again: Robson's worst case"},
