@@ -75,6 +75,8 @@ def check_compare(options, figures, path, kept):
     results, _, _ = run_tool(options, "compare", path)
     kept += results
     trace = trace_name(path)
+    if "gmlake" not in {result["allocator"] for result in results}:
+        sys.exit(f"{trace}: nothing was measured for gmlake")
     for result in results:
         if result["allocator"] == "gmlake":
             figures.add("reserved / allocated", trace, result["reserved_over_allocated"],

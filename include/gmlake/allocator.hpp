@@ -29,7 +29,8 @@ class Driver;
 // A CUstream or cudaStream_t; null is the device's default stream.
 using StreamHandle = void*;
 
-// What the throwing forms throw, with describe(error) as what(). Out of memory is a std::bad_alloc, as containers expect.
+// What the throwing forms throw, with describe(error) as what(). Out of memory is a std::bad_alloc, as containers
+// expect.
 class AllocationError : public std::runtime_error {
  public:
   explicit AllocationError(const Error& error) : std::runtime_error(describe(error)), error_(error) {}
@@ -63,15 +64,15 @@ class Allocator {
   Allocator(const Allocator&) = delete;
   Allocator& operator=(const Allocator&) = delete;
 
-  // `bytes` of `device` for work on `stream`. 0 bytes are a null pointer and no error. No driver call where a cached run
-  // fits. Errors: out_of_memory, invalid_size (more than the device has), invalid_device, address_space,
+  // `bytes` of `device` for work on `stream`. 0 bytes are a null pointer and no error. No driver call where a cached
+  // run fits. Errors: out_of_memory, invalid_size (more than the device has), invalid_device, address_space,
   // too_many_mappings, and what the driver refuses.
   Result<void*> try_allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr) noexcept;
   // The same; throws OutOfMemoryError or AllocationError.
   void* allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr);
 
-  // Ends a block's use. `stream` is the one it was last used on: work enqueued there by now may still use it. The block's
-  // own stream may have it back at once, any other only when that work is complete. Null is nothing to do.
+  // Ends a block's use. `stream` is the one it was last used on: work enqueued there by now may still use it. The
+  // block's own stream may have it back at once, any other only when that work is complete. Null is nothing to do.
   // Errors: invalid_pointer (double free, or no start of a live block), with nothing changed.
   Status try_deallocate(void* pointer, StreamHandle stream = nullptr) noexcept;
   // The same; an invalid pointer is counted (DeviceStats::invalid_frees) and otherwise ignored. Never throws.

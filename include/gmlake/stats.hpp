@@ -29,14 +29,14 @@ struct DeviceStats {
   Stat active_bytes;     // live blocks, and freed ones that other streams still use
   Stat allocations;      // live blocks, as a count
 
-  std::uint64_t reserved_bytes = 0;       // physical memory held, each byte once
+  std::uint64_t reserved_bytes = 0;  // physical memory held, each byte once
   std::uint64_t peak_reserved_bytes = 0;
-  std::uint64_t spare_bytes = 0;          // of it, at no address
-  std::uint64_t lost_bytes = 0;           // of it, what the driver would not take back
-  std::uint64_t address_bytes = 0;        // addresses reserved
-  std::uint64_t quarantined_bytes = 0;    // of them, what the driver would not unmap
-  std::uint64_t stale_bytes = 0;          // mappings kept for reuse
-  std::uint64_t mappings = 0;             // all mappings that the driver has
+  std::uint64_t spare_bytes = 0;        // of it, at no address
+  std::uint64_t lost_bytes = 0;         // of it, what the driver would not take back
+  std::uint64_t address_bytes = 0;      // addresses reserved
+  std::uint64_t quarantined_bytes = 0;  // of them, what the driver would not unmap
+  std::uint64_t stale_bytes = 0;        // mappings kept for reuse
+  std::uint64_t mappings = 0;           // all mappings that the driver has
   std::uint64_t phy_blocks_created = 0;
   std::uint64_t phy_blocks_released = 0;
   std::uint64_t mappings_retired = 0;

@@ -1,5 +1,5 @@
-// A VirBlock: one contiguous address range over whatever PhyBlocks were free. Owns its memory; gives it back on release()
-// or destruction. A VirBlock is used by one thread at a time; different ones by any threads.
+// A VirBlock: one contiguous address range over whatever PhyBlocks were free. Owns its memory; gives it back on
+// release() or destruction. A VirBlock is used by one thread at a time; different ones by any threads.
 #pragma once
 
 #include <cstddef>

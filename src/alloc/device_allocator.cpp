@@ -23,8 +23,7 @@ Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver&
   if (!properties->vmm_supported) {
     return Error{ErrorCode::not_supported, Step::properties, static_cast<std::uint64_t>(device)};
   }
-  const Result<std::uint64_t> granularity =
-      driver.granularity({.location = {driver::Location::Kind::device, device}});
+  const Result<std::uint64_t> granularity = driver.granularity({.location = {driver::Location::Kind::device, device}});
   if (!granularity) return granularity.error();
   const std::uint64_t total = properties->total_bytes;
   auto limit = static_cast<std::uint64_t>(static_cast<double>(total) * options.limit_fraction);
@@ -60,8 +59,7 @@ DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle
   const driver::Stream stream{device_, handle};
   const memory::StreamIndex index = fences_.intern(stream);
   GMLAKE_CHECK_EQ(std::size_t{index}, streams_.size());
-  streams_.push_back({index, stream, 1,
-                      std::make_unique<Pool>(index, SizeClass::small, granule_shift_, blocks_),
+  streams_.push_back({index, stream, 1, std::make_unique<Pool>(index, SizeClass::small, granule_shift_, blocks_),
                       std::make_unique<Pool>(index, SizeClass::large, granule_shift_, blocks_)});
   stream_by_handle_.emplace(handle, &streams_.back());
   return *(last_stream_ = &streams_.back());

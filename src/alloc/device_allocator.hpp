@@ -41,11 +41,13 @@ class DeviceAllocator {
 
   // `bytes` > 0; rounded up to 512. Contents are unspecified.
   Result<Address> allocate(std::uint64_t bytes, std::uint64_t stream);
-  // `stream`: the stream on which the caller used it last; the one it was allocated on, for most. Errors: invalid_pointer.
+  // `stream`: the stream on which the caller used it last; the one it was allocated on, for most. Errors:
+  // invalid_pointer.
   Status deallocate(Address address, std::uint64_t stream);
   // Work enqueued on `stream` by now uses the block: it is not handed out again before that is complete.
   Status record_stream(Address address, std::uint64_t stream);
-  // Gives cached PhyBlocks back to the driver until at most `keep_bytes` are held, or no more can go. Waits for streams.
+  // Gives cached PhyBlocks back to the driver until at most `keep_bytes` are held, or no more can go. Waits for
+  // streams.
   Status trim(std::uint64_t keep_bytes);
 
   std::uint64_t block_bytes(Address address) const;  // of a live block; 0 for any other address
@@ -79,7 +81,7 @@ class DeviceAllocator {
   struct Request {
     StreamState& stream;
     stitch::Pool& pool;
-    std::uint64_t bytes = 0;      // rounded
+    std::uint64_t bytes = 0;  // rounded
     std::uint64_t requested = 0;
   };
 

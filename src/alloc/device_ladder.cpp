@@ -104,6 +104,7 @@ std::uint64_t DeviceAllocator::slack_granules(const Request& request) const {
 
 std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) const {
   return growth_granules({.footprint_granules = (phy_pool_.held_bytes() + request.bytes) >> granule_shift_,
+                          .headroom_granules = headroom_granules(),
                           .max_granules = std::max<std::uint64_t>(options_.max_phy_block_bytes >> granule_shift_, 1),
                           .small = request.pool.size_class() == SizeClass::small});
 }

@@ -12,11 +12,16 @@ using stitch::State;
 
 BlockInfo::State shown(State state) {
   switch (state) {
-    case State::free: return BlockInfo::State::free;
-    case State::live: return BlockInfo::State::live;
-    case State::pending: return BlockInfo::State::pending;
-    case State::hole: return BlockInfo::State::hole;
-    case State::claimed: return BlockInfo::State::claimed;
+    case State::free:
+      return BlockInfo::State::free;
+    case State::live:
+      return BlockInfo::State::live;
+    case State::pending:
+      return BlockInfo::State::pending;
+    case State::hole:
+      return BlockInfo::State::hole;
+    case State::claimed:
+      return BlockInfo::State::claimed;
   }
   return BlockInfo::State::claimed;
 }
@@ -40,7 +45,8 @@ SegmentInfo describe_segment(const stitch::Pool& pool, const VmmSegment& segment
 }  // namespace
 
 PhyBlockInfo DeviceAllocator::describe(const PhyBlock& block) const {
-  PhyBlockInfo info{.bytes = std::uint64_t{block.granules} << granule_shift_, .device = device_, .home = 0, .stale = {}};
+  PhyBlockInfo info{
+      .bytes = std::uint64_t{block.granules} << granule_shift_, .device = device_, .home = 0, .stale = {}};
   for (const Mapping* mapping = block.mappings; mapping != nullptr; mapping = mapping->next_of_block) {
     const Address address = mapping->segment->address_of(mapping->slot);
     if (mapping == block.home) {

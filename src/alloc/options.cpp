@@ -68,8 +68,7 @@ struct Key {
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
 constexpr std::array kKeys = {
-    Key{{"limit", "a size, such as 24GiB; 0: no limit of its own",
-         "The most physical memory to hold on each device."},
+    Key{{"limit", "a size, such as 24GiB; 0: no limit of its own", "The most physical memory to hold on each device."},
         [](std::string_view v, Options& o) { return read_size(v, o.limit_bytes); },
         [](const Options& o) { return std::to_string(o.limit_bytes); }},
     Key{{"per_process_memory_fraction", "a number from 0 to 1",
@@ -77,13 +76,17 @@ constexpr std::array kKeys = {
         [](std::string_view v, Options& o) { return read_number(v, 0, 1, o.limit_fraction); },
         [](const Options& o) { return number_text(o.limit_fraction); }},
     Key{{"slack", "a number from 0 to 1",
-         "Below this share above the peak of live memory, new memory is created rather than cached memory moved: faster, "
+         "Below this share above the peak of live memory, new memory is created rather than cached memory moved: "
+         "faster, "
          "at the price of that much memory. Under a limit it is not used."},
         [](std::string_view v, Options& o) { return read_number(v, 0, 1, o.slack); },
         [](const Options& o) { return number_text(o.slack); }},
     Key{{"max_phy_block", "a size from 64KiB to 1GiB, a power of two",
-         "The largest piece of physical memory to create. Larger pieces cost fewer driver calls; smaller ones waste less."},
-        [](std::string_view v, Options& o) { return read_power_of_two(v, kMiB / 16, kMiB * 1024, o.max_phy_block_bytes); },
+         "The largest piece of physical memory to create. Larger pieces cost fewer driver calls; smaller ones waste "
+         "less."},
+        [](std::string_view v, Options& o) {
+          return read_power_of_two(v, kMiB / 16, kMiB * 1024, o.max_phy_block_bytes);
+        },
         [](const Options& o) { return std::to_string(o.max_phy_block_bytes); }},
     Key{{"max_mappings", "a whole number from 1024 to 100000000",
          "The most mappings to keep on a device. The driver fails at about half a million of them."},
@@ -149,7 +152,8 @@ OptionsError parse_options(std::string_view text, Options& options) {
     if (found == nullptr) {
       error.message += "unknown key '" + std::string(key) + "'";
     } else {
-      error.message += std::string(key) + ": '" + std::string(trimmed(value)) + "' is not " + std::string(found->info.range);
+      error.message +=
+          std::string(key) + ": '" + std::string(trimmed(value)) + "' is not " + std::string(found->info.range);
     }
   }
   return error;

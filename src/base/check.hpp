@@ -30,22 +30,21 @@ constexpr std::uint64_t as_bits(T value) {
 #define GMLAKE_CHECK(condition) \
   (static_cast<bool>(condition) ? void(0) : ::gmlake::detail::check_failed(#condition, __FILE__, __LINE__))
 
-#define GMLAKE_CHECK_EQ(left, right)                                                                     \
-  do {                                                                                                   \
-    const auto gmlake_left = (left);                                                                     \
-    const auto gmlake_right = (right);                                                                   \
-    if (!(gmlake_left == gmlake_right))                                                                  \
-      ::gmlake::detail::check_failed(#left " == " #right, __FILE__, __LINE__,                            \
-                                     ::gmlake::detail::as_bits(gmlake_left),                             \
-                                     ::gmlake::detail::as_bits(gmlake_right));                           \
+#define GMLAKE_CHECK_EQ(left, right)                                                                                  \
+  do {                                                                                                                \
+    const auto gmlake_left = (left);                                                                                  \
+    const auto gmlake_right = (right);                                                                                \
+    if (!(gmlake_left == gmlake_right))                                                                               \
+      ::gmlake::detail::check_failed(#left " == " #right, __FILE__, __LINE__, ::gmlake::detail::as_bits(gmlake_left), \
+                                     ::gmlake::detail::as_bits(gmlake_right));                                        \
   } while (false)
 
-#define GMLAKE_DCHECK(condition)                                   \
-  do {                                                             \
+#define GMLAKE_DCHECK(condition)                                    \
+  do {                                                              \
     if constexpr (GMLAKE_CHECK_LEVEL >= 1) GMLAKE_CHECK(condition); \
   } while (false)
 
-#define GMLAKE_AUDIT(statement)                          \
-  do {                                                   \
-    if constexpr (GMLAKE_CHECK_LEVEL >= 2) (statement);  \
+#define GMLAKE_AUDIT(statement)                         \
+  do {                                                  \
+    if constexpr (GMLAKE_CHECK_LEVEL >= 2) (statement); \
   } while (false)

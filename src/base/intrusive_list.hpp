@@ -14,7 +14,7 @@ struct ListLinks {
   T* next = nullptr;
 };
 
-template <class T, ListLinks<T> T::* kLinks>
+template <class T, ListLinks<T> T::*kLinks>
 class IntrusiveList {
  public:
   bool empty() const { return front_ == nullptr; }

@@ -4,7 +4,8 @@
 // remembers the tick it stands for; a fence (stream, tick) has passed once an event recorded at that tick or later has.
 // So one event answers for all memory freed before it, and nothing is recorded on the hot path.
 //
-// Thread-safe by a lock of its own, which is held across event calls (0.1 to 0.2 us) and which the hot path never takes.
+// Thread-safe by a lock of its own, which is held across event calls (0.1 to 0.2 us) and which the hot path never
+// takes.
 #pragma once
 
 #include <cstdint>

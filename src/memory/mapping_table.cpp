@@ -101,8 +101,8 @@ Status MappingTable::unmap_range(std::span<Mapping* const> adjacent) {
 Status MappingTable::unmap(std::span<Mapping* const> adjacent) {
   for (std::size_t i = 0; i < adjacent.size(); ++i) {
     GMLAKE_CHECK(adjacent[i]->stale());
-    GMLAKE_CHECK(i == 0 || (adjacent[i]->segment == adjacent[i - 1]->segment &&
-                            adjacent[i]->slot == end_slot(adjacent[i - 1])));
+    GMLAKE_CHECK(i == 0 ||
+                 (adjacent[i]->segment == adjacent[i - 1]->segment && adjacent[i]->slot == end_slot(adjacent[i - 1])));
   }
   const Status unmapped = unmap_range(adjacent);
   for (Mapping* mapping : adjacent) {
@@ -144,9 +144,9 @@ std::uint64_t MappingTable::retire(const Fences& fences, std::uint64_t keep_gran
   while (next != nullptr && stale_granules() > keep_granules) {
     scratch_.clear();
     std::uint64_t over = stale_granules() - keep_granules;
-    while (next != nullptr && over > 0 && fences.passed(next->fence) &&
-           (scratch_.empty() ||
-            (next->segment == scratch_.back()->segment && next->slot == end_slot(scratch_.back())))) {
+    while (
+        next != nullptr && over > 0 && fences.passed(next->fence) &&
+        (scratch_.empty() || (next->segment == scratch_.back()->segment && next->slot == end_slot(scratch_.back())))) {
       scratch_.push_back(next);
       over -= std::min<std::uint64_t>(over, next->block->granules);
       next = RetireQueue::next(next);

@@ -38,11 +38,11 @@ struct PhyBlock {
 struct Mapping {
   PhyBlock* block = nullptr;
   VmmSegment* segment = nullptr;
-  std::uint32_t slot = 0;     // the first granule of the segment that it covers
-  bool quarantined = false;   // the driver refused to unmap it: its addresses are lost until shutdown
-  Fence fence;                // of a stale one: when it may be unmapped
+  std::uint32_t slot = 0;    // the first granule of the segment that it covers
+  bool quarantined = false;  // the driver refused to unmap it: its addresses are lost until shutdown
+  Fence fence;               // of a stale one: when it may be unmapped
   Mapping* next_of_block = nullptr;
-  ListLinks<Mapping> links;   // a stale one: in the retire queue, oldest first
+  ListLinks<Mapping> links;  // a stale one: in the retire queue, oldest first
 
   bool stale() const { return block->home != this; }
 };
@@ -51,11 +51,11 @@ struct Mapping {
 struct VmmSegment {
   driver::Address base = 0;
   std::uint32_t granule_shift = 0;
-  std::uint32_t slot_count = 0;          // reserved
+  std::uint32_t slot_count = 0;  // reserved
   std::uint32_t mapped_slots = 0;
-  std::uint32_t index = 0;               // among the segments of its pool
-  void* owner = nullptr;                 // the pool (stitch::Pool) whose VirBlocks lie here
-  std::vector<Mapping*> slots;           // up to the highest slot ever mapped; the rest is empty
+  std::uint32_t index = 0;      // among the segments of its pool
+  void* owner = nullptr;        // the pool (stitch::Pool) whose VirBlocks lie here
+  std::vector<Mapping*> slots;  // up to the highest slot ever mapped; the rest is empty
 
   std::uint64_t granule() const { return std::uint64_t{1} << granule_shift; }
   std::uint64_t bytes() const { return std::uint64_t{slot_count} << granule_shift; }

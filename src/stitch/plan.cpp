@@ -48,7 +48,8 @@ const std::vector<Donor>& Planner::collect(const PlanRequest& request) {
         at = end;
       }
     });
-    // Within a pool the smallest runs first: they are of least use as they are. Of one run, the highest addresses first.
+    // Within a pool the smallest runs first: they are of least use as they are. Of one run, the highest addresses
+    // first.
     std::stable_sort(donors_.begin() + static_cast<std::ptrdiff_t>(first_of_pool), donors_.end(),
                      [](const Donor& a, const Donor& b) {
                        if (a.run != b.run) {
@@ -191,10 +192,10 @@ std::optional<Plan> Planner::lay_out(const PlanRequest& request, const Window& w
       }
       const std::uint32_t granules = mapping->block->granules;
       // Of two stale mappings of one block in one window only one can be its home.
-      const bool taken = mapping->block->donor != 0 ? donors_[mapping->block->donor - 1].used
-                                                    : std::find_if(plan.revive.begin(), plan.revive.end(), [&](auto* m) {
-                                                        return m->block == mapping->block;
-                                                      }) != plan.revive.end();
+      const bool taken = mapping->block->donor != 0
+                             ? donors_[mapping->block->donor - 1].used
+                             : std::find_if(plan.revive.begin(), plan.revive.end(),
+                                            [&](auto* m) { return m->block == mapping->block; }) != plan.revive.end();
       if (!taken && may_revive(mapping, window.begin, window.end)) {
         plan.revive.push_back(mapping);
         take_donor(plan, mapping->block);

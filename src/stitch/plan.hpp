@@ -1,5 +1,5 @@
-// The plan of one stitch, as a value: which run to grow, which PhyBlocks to move there, which to create. Making it calls
-// no driver and changes no books.
+// The plan of one stitch, as a value: which run to grow, which PhyBlocks to move there, which to create. Making it
+// calls no driver and changes no books.
 //
 // A plan covers a window: a range of free runs and holes of one segment. Where the window is free it stays as it is.
 // Where it is a hole, PhyBlocks are put: first by reviving stale mappings whose PhyBlock is free elsewhere (no driver
@@ -28,15 +28,15 @@ struct Donor {
 };
 
 struct PlanRequest {
-  Pool* pool = nullptr;        // where the VirBlock is wanted
-  std::uint64_t bytes = 0;     // a multiple of 512
+  Pool* pool = nullptr;     // where the VirBlock is wanted
+  std::uint64_t bytes = 0;  // a multiple of 512
   // Pools whose free runs may be taken apart, the one named first as the first choice. Those of other streams give only
   // what is behind a fence that has passed, unless `stream_wait`.
   std::span<Pool* const> donors;
   bool stream_wait = false;
-  std::uint32_t block_granules = 1;      // how large to create PhyBlocks, a power of two
-  std::uint64_t slack_granules = 0;      // how much may be created where moving memory would do
-  std::uint64_t headroom_granules = 0;   // how much may be created at all
+  std::uint32_t block_granules = 1;     // how large to create PhyBlocks, a power of two
+  std::uint64_t slack_granules = 0;     // how much may be created where moving memory would do
+  std::uint64_t headroom_granules = 0;  // how much may be created at all
 };
 
 struct Plan {
@@ -51,7 +51,7 @@ struct Plan {
   memory::VmmSegment* segment = nullptr;
   Block* first = nullptr;  // the block that contains `begin`
   Address begin = 0;
-  Address end = 0;         // at a slot's end
+  Address end = 0;                       // at a slot's end
   std::vector<memory::Mapping*> revive;  // stale mappings in the window that become homes again
   std::vector<memory::Mapping*> retire;  // stale mappings in the window that have to be unmapped first
   std::vector<Fill> fills;               // by ascending slot

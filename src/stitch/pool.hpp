@@ -1,9 +1,9 @@
 // The VirBlocks of one stream and one size class: which bytes of their segments are live, cached or holes.
 //
-// A segment's blocks form a list in address order without gaps. Fitting, splitting and merging are bookkeeping alone and
-// touch no mapping. What the slow path does to a range goes through one bracket: claim() takes it out of every index,
-// whatever lies under it is changed, publish() looks at the mappings and puts it back as free runs and holes. So a
-// failed change is undone by publishing again.
+// A segment's blocks form a list in address order without gaps. Fitting, splitting and merging are bookkeeping alone
+// and touch no mapping. What the slow path does to a range goes through one bracket: claim() takes it out of every
+// index, whatever lies under it is changed, publish() looks at the mappings and puts it back as free runs and holes. So
+// a failed change is undone by publishing again.
 //
 // Not thread-safe: the device's `state` lock covers everything here; publish() also reads mappings, so its caller holds
 // `grow` as well.
@@ -51,8 +51,8 @@ class Pool {
   // Makes [begin, end), free runs and holes throughout, one claimed block. `first` is the block that contains begin.
   // What lies outside stays what it was; of a run that is cut in two, the left part keeps its Block.
   Block* claim(Block* first, Address begin, Address end);
-  // Turns a claimed block into free runs, where homes lie under it, and holes, merged with their neighbours. `tick`: for
-  // the free ones. Returns the block at its begin.
+  // Turns a claimed block into free runs, where homes lie under it, and holes, merged with their neighbours. `tick`:
+  // for the free ones. Returns the block at its begin.
   Block* publish(Block* claimed, std::uint64_t tick);
 
   const HoleList& holes() const { return holes_; }
@@ -79,10 +79,10 @@ class Pool {
     Block* first;
   };
 
-  void index(Block* block);    // puts a free run or a hole where it is found
-  void unindex(Block* block);  // and takes it out
+  void index(Block* block);                         // puts a free run or a hole where it is found
+  void unindex(Block* block);                       // and takes it out
   Block* split(Block* block, std::uint64_t bytes);  // keeps the first bytes in `block`; both are out of every index
-  void absorb_next(Block* block);                   // the next block becomes part of this one; both are out of every index
+  void absorb_next(Block* block);  // the next block becomes part of this one; both are out of every index
   Block* merge_and_index(Block* block);
 
   const memory::StreamIndex stream_;

@@ -68,7 +68,8 @@ Status Stitcher::change_mappings(const Plan& plan, bool stream_wait) {
   return {};
 }
 
-// Back to where everything was: the mappings made are unmapped (no work can have used them), and donors keep their home.
+// Back to where everything was: the mappings made are unmapped (no work can have used them), and donors keep their
+// home.
 void Stitcher::undo() {
   for (Mapping* mapping : placed_) (void)mappings_.unmap({&mapping, 1}).ok();
   placed_.clear();

@@ -1,7 +1,8 @@
 // Carries out a plan: claim, then the driver's calls, then publish; and undoes all of it when a call fails.
 //
-// The three steps are apart because they want different locks. claim() and publish() change books alone and want `state`
-// and `grow`; execute() makes the driver calls and wants `grow` alone, so that hits on other threads go on meanwhile.
+// The three steps are apart because they want different locks. claim() and publish() change books alone and want
+// `state` and `grow`; execute() makes the driver calls and wants `grow` alone, so that hits on other threads go on
+// meanwhile.
 #pragma once
 
 #include <cstdint>
