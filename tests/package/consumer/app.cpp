@@ -1,8 +1,9 @@
-#include <gmlake/bytes.hpp>
-#include <gmlake/result.hpp>
+#include <gmlake/gmlake.hpp>
 
 int main() {
   using namespace gmlake::literals;
-  const auto error = gmlake::Error{gmlake::ErrorCode::out_of_memory, gmlake::Step::create, 512_MiB};
-  return gmlake::parse_bytes("512MiB") == 512_MiB && !gmlake::describe(error).empty() ? 0 : 1;
+  auto block = gmlake::create_vir_block(64_MiB);
+  if (block == nullptr || block->size() != 64_MiB) return 1;
+  // Where there is no GPU, a block is ordinary memory.
+  return gmlake::default_allocator().device_of(block->get_block()) == 0 ? 0 : 1;
 }
