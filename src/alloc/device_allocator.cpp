@@ -94,39 +94,45 @@ Address DeviceAllocator::hand_out(const Request& request, Block* run) {
 }
 
 Status DeviceAllocator::deallocate(Address address, std::uint64_t stream) {
-  Deferred deferred;
+  std::vector<memory::Fence> fences;
   {
     const MutexLock lock(state_);
     StreamState& freed_on = stream_state(stream);
-    Block* block = live_.take(address);
+    Block* block = live_.find(address);
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
+    const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;
+    if (!at_once) {  // nothing changes before all that can run out of host memory has been had
+      for (const memory::StreamIndex use : uses_of(*block, freed_on.index)) {
+        fences.push_back({use, ++streams_[use].tick});
+      }
+      deferred_.push_back({block, fences});
+      uses_.erase(block);
+    }
+    live_.take(address);
     stats_.allocated_bytes.remove(block->bytes);
     stats_.requested_bytes.remove(block->tick_or_requested);
     stats_.allocations.remove(1);
-    Pool* pool = block->pool;
-    if (!block->used_elsewhere && pool->stream() == freed_on.index) {
+    if (at_once) {
       stats_.active_bytes.remove(block->bytes);
-      pool->give_back(block, ++freed_on.tick);
+      block->pool->give_back(block, ++freed_on.tick);
       return {};
     }
     block->state = State::pending;
-    deferred.block = block;
-    std::vector<memory::StreamIndex> uses;
-    if (const auto found = uses_.find(block); found != uses_.end()) {
-      uses = std::move(found->second);
-      uses_.erase(found);
-    }
-    if (pool->stream() != freed_on.index && std::find(uses.begin(), uses.end(), freed_on.index) == uses.end()) {
-      uses.push_back(freed_on.index);
-    }
-    for (const memory::StreamIndex use : uses) deferred.fences.push_back({use, ++streams_[use].tick});
   }
   // Recorded now, not when memory runs short: the sooner the fence, the sooner the memory is back. A fence that cannot
   // be recorded never passes by itself: the block stays out of use until a rung of the ladder waits for its stream.
-  for (const memory::Fence& fence : deferred.fences) (void)fences_.mark(fence.stream, fence.tick).ok();
-  const MutexLock lock(state_);
-  deferred_.push_back(std::move(deferred));
+  for (const memory::Fence& fence : fences) (void)fences_.mark(fence.stream, fence.tick).ok();
   return {};
+}
+
+// The streams whose work a block freed on `freed_on` has to outlive, its own not among them.
+std::vector<memory::StreamIndex> DeviceAllocator::uses_of(const Block& block, memory::StreamIndex freed_on) const {
+  std::vector<memory::StreamIndex> uses;
+  if (const auto found = uses_.find(&block); found != uses_.end()) uses = found->second;
+  if (block.pool->stream() != freed_on && std::find(uses.begin(), uses.end(), freed_on) == uses.end()) {
+    uses.push_back(freed_on);
+  }
+  return uses;
 }
 
 Status DeviceAllocator::record_stream(Address address, std::uint64_t stream) {

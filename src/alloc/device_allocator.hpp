@@ -89,6 +89,8 @@ class DeviceAllocator {
                   std::uint64_t total_bytes, std::uint64_t limit_bytes);
 
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
+  std::vector<memory::StreamIndex> uses_of(const stitch::Block& block, memory::StreamIndex freed_on) const
+      GMLAKE_REQUIRES(state_);
   Result<Address> allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested);
 
   // The ladder's rungs. Each returns an address, nothing where it could not help, or an error that ends the climb.
@@ -97,15 +99,19 @@ class DeviceAllocator {
   enum class Reach : std::uint8_t { own_stream, passed_streams, all_streams };
   Rung stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
   Rung carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
+  void note_refusal(const Error& error) GMLAKE_REQUIRES(grow_);
   Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);
+  Status reserve_segment(const Request& request) GMLAKE_REQUIRES(grow_);
 
   Address hand_out(const Request& request, stitch::Block* run) GMLAKE_REQUIRES(state_);
   void reclaim_deferred() GMLAKE_REQUIRES(grow_);
   Status mark_all_streams() GMLAKE_REQUIRES(grow_);
   Status wait_for_all_streams() GMLAKE_REQUIRES(grow_);
-  // Releases cached PhyBlocks behind passed fences until `granules` are free for creation. Returns how many were.
+  // Releases cached PhyBlocks behind passed fences until `granules` are, or none is left. Returns how many were.
   std::uint64_t release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
-  void bound_stale_mappings() GMLAKE_REQUIRES(grow_);
+  std::vector<memory::PhyBlock*> make_spare(std::uint64_t granules) GMLAKE_REQUIRES(grow_, state_);
+  void release_vacant_segments() GMLAKE_REQUIRES(grow_);
+  void bound_mappings(std::uint64_t more) GMLAKE_REQUIRES(grow_);
   std::uint32_t phy_block_granules(const Request& request) const GMLAKE_REQUIRES(grow_);
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
   std::uint64_t slack_granules(const Request& request) const GMLAKE_REQUIRES(grow_, state_);
@@ -128,7 +134,9 @@ class DeviceAllocator {
   memory::MappingTable mappings_;
   stitch::Planner planner_ GMLAKE_GUARDED_BY(grow_);
   stitch::Stitcher stitcher_ GMLAKE_GUARDED_BY(grow_);
-  bool driver_full_ GMLAKE_GUARDED_BY(grow_) = false;  // the driver refused to create during this request
+  // What the driver, not the limit, leaves to create: known only once it has refused during this request.
+  std::optional<std::uint64_t> driver_headroom_ GMLAKE_GUARDED_BY(grow_);
+  std::optional<Error> refusal_ GMLAKE_GUARDED_BY(grow_);  // its last refusal during this request
 
   stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);
   std::deque<StreamState> streams_ GMLAKE_GUARDED_BY(state_);  // by StreamIndex

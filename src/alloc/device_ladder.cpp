@@ -10,7 +10,6 @@
 namespace gmlake::alloc {
 
 using stitch::Block;
-using stitch::Donor;
 using stitch::Plan;
 using stitch::PlanFailure;
 using stitch::PlanRequest;
@@ -20,17 +19,18 @@ using stitch::SizeClass;
 Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested) {
   const MutexLock grow(grow_);
   const Request request{stream, bytes <= stitch::kSmallLimit ? *stream.small : *stream.large, bytes, requested};
-  driver_full_ = false;
+  driver_headroom_.reset();
+  refusal_.reset();
 
   reclaim_deferred();
   if (const auto fitted = fit(request)) return *fitted;
   const auto climb = [&](Reach reach, std::uint64_t DeviceStats::*rung) -> Rung {
-    Rung rung_result = stitch(request, reach);
-    if (rung_result && *rung_result) {
+    Rung result = stitch(request, reach);
+    if (result && *result) {
       const MutexLock lock(state_);
       ++(stats_.*rung);
     }
-    return rung_result;
+    return result;
   };
 
   Rung reached = climb(Reach::own_stream, &DeviceStats::rung_own_stream);
@@ -57,9 +57,8 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
       reclaim_deferred();
       if (const auto fitted = fit(request)) return *fitted;
     }
-    driver_full_ = false;
-    const std::uint64_t needed = round_up(bytes, std::uint64_t{1} << granule_shift_) >> granule_shift_;
-    release_cached(needed);
+    release_cached((round_up(bytes, std::uint64_t{1} << granule_shift_)) >> granule_shift_);
+    driver_headroom_.reset();
     reached = climb(Reach::passed_streams, wait ? &DeviceStats::rung_wait : &DeviceStats::rung_release_cached);
     if (!reached) return reached.error();
     if (*reached) return **reached;
@@ -67,7 +66,9 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
 
   const MutexLock lock(state_);
   ++stats_.ooms;
-  return Error{ErrorCode::out_of_memory, Step::allocate, requested};
+  // What stood in the way: the limit, or the driver, whose last refusal then says at which step.
+  if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
+  return Error{ErrorCode::out_of_memory, refusal_ ? refusal_->step : Step::allocate, requested};
 }
 
 std::optional<Address> DeviceAllocator::fit(const Request& request) {
@@ -78,9 +79,10 @@ std::optional<Address> DeviceAllocator::fit(const Request& request) {
 }
 
 std::vector<Pool*> DeviceAllocator::donor_pools(const Request& request, Reach reach) const {
-  const bool small = request.pool.size_class() == SizeClass::small;
-  std::vector<Pool*> pools{small ? request.stream.small.get() : request.stream.large.get(),
-                           small ? request.stream.large.get() : request.stream.small.get()};
+  Pool* small = request.stream.small.get();
+  Pool* large = request.stream.large.get();
+  std::vector<Pool*> pools{small, large};
+  if (request.pool.size_class() == SizeClass::large) std::swap(pools[0], pools[1]);
   if (reach == Reach::own_stream) return pools;
   for (const StreamState& other : streams_) {
     if (&other == &request.stream) continue;
@@ -92,7 +94,8 @@ std::vector<Pool*> DeviceAllocator::donor_pools(const Request& request, Reach re
 
 std::uint64_t DeviceAllocator::headroom_granules() const {
   const std::uint64_t held = phy_pool_.held_bytes();
-  return driver_full_ || held >= limit_bytes_ ? 0 : (limit_bytes_ - held) >> granule_shift_;
+  const std::uint64_t left = held >= limit_bytes_ ? 0 : (limit_bytes_ - held) >> granule_shift_;
+  return driver_headroom_ ? std::min(left, *driver_headroom_) : left;
 }
 
 std::uint64_t DeviceAllocator::slack_granules(const Request& request) const {
@@ -110,52 +113,79 @@ std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) const 
 }
 
 DeviceAllocator::Rung DeviceAllocator::stitch(const Request& request, Reach reach) {
-  for (bool segment_added = false;; segment_added = true) {
+  // A first refusal by the driver is met by trying once more with what it says is left, or with fewer mappings.
+  for (int tries = 0; tries < 2; ++tries) {
+    bound_mappings(request.bytes >> granule_shift_);  // before the plan, which may count on stale mappings
     std::optional<Plan> plan;
-    {
-      const MutexLock lock(state_);
-      const std::vector<Pool*> pools = donor_pools(request, reach);
-      const PlanRequest wanted{.pool = &request.pool,
-                               .bytes = request.bytes,
-                               .donors = pools,
-                               .stream_wait = reach == Reach::all_streams,
-                               .block_granules = phy_block_granules(request),
-                               .slack_granules = slack_granules(request),
-                               .headroom_granules = headroom_granules()};
-      plan = planner_.make(wanted);
-      if (plan) {
+    for (bool segment_added = false; !plan; segment_added = true) {
+      {
+        const MutexLock lock(state_);
+        const std::vector<Pool*> pools = donor_pools(request, reach);
+        const PlanRequest wanted{.pool = &request.pool,
+                                 .bytes = request.bytes,
+                                 .donors = pools,
+                                 .stream_wait = reach == Reach::all_streams,
+                                 .block_granules = phy_block_granules(request),
+                                 .slack_granules = slack_granules(request),
+                                 .headroom_granules = headroom_granules()};
+        plan = planner_.make(wanted);
         // Past the slack, memory that lies free on other streams comes before new memory: the next rung looks there.
-        if (reach == Reach::own_stream && plan->created_granules > wanted.slack_granules && streams_.size() > 1) {
+        if (plan && reach == Reach::own_stream && plan->created_granules > wanted.slack_granules &&
+            streams_.size() > 1) {
           return std::optional<Address>();
         }
-        stitcher_.claim(*plan);
-        stats_.stitches += 1;
-        stats_.moved_bytes += plan->moved_granules << granule_shift_;
-        stats_.revived_bytes += plan->revived_granules << granule_shift_;
-        stats_.grown_bytes += plan->created_granules << granule_shift_;
-      } else if (planner_.failure() != PlanFailure::no_window || segment_added) {
-        return std::optional<Address>();
+        if (plan) {
+          stitcher_.claim(*plan);
+        } else if (planner_.failure() != PlanFailure::no_window || segment_added) {
+          return std::optional<Address>();
+        }
       }
+      if (plan) break;
+      if (Status added = add_segment(request); !added.ok()) return added.error();
     }
-    if (plan) return carry_out(request, *plan, reach == Reach::all_streams);
-    if (Status added = add_segment(request); !added.ok()) return added.error();
+    Rung carried = carry_out(request, *plan, reach == Reach::all_streams);
+    if (!carried || *carried || !refusal_) return carried;
   }
+  return std::optional<Address>();
 }
 
 DeviceAllocator::Rung DeviceAllocator::carry_out(const Request& request, const Plan& plan, bool stream_wait) {
   const Status executed = stitcher_.execute(plan, stream_wait);
-  std::optional<Address> address;
-  {
-    const MutexLock lock(state_);
-    Block* run = stitcher_.publish(plan, request.stream.tick, executed.ok());
-    if (run != nullptr) address = hand_out(request, run);
+  if (!executed.ok()) note_refusal(executed.error());
+  const MutexLock lock(state_);
+  Block* run = stitcher_.publish(plan, request.stream.tick, executed.ok());
+  if (run == nullptr) return std::optional<Address>();
+  stats_.stitches += 1;
+  stats_.moved_bytes += plan.moved_granules << granule_shift_;
+  stats_.revived_bytes += plan.revived_granules << granule_shift_;
+  stats_.grown_bytes += plan.created_granules << granule_shift_;
+  return std::optional(hand_out(request, run));
+}
+
+void DeviceAllocator::note_refusal(const Error& error) {
+  if (error.code == ErrorCode::too_many_mappings) {
+    (void)mark_all_streams().ok();
+    mappings_.retire(fences_, 0);
+  } else if (error.code == ErrorCode::out_of_memory) {
+    // Another process, or memory of this one that is not ours, has the rest. What the driver says is free may be had in
+    // single granules; if it refuses again, nothing is.
+    const Result<driver::MemoryInfo> info = driver_.memory_info(device_);
+    driver_headroom_ = driver_headroom_ || !info ? 0 : info->free_bytes >> granule_shift_;
   }
-  if (!executed.ok() && executed.error().code == ErrorCode::out_of_memory) driver_full_ = true;
-  bound_stale_mappings();
-  return address;
+  refusal_ = error;
 }
 
 Status DeviceAllocator::add_segment(const Request& request) {
+  const Status reserved = reserve_segment(request);
+  if (reserved.ok() || reserved.error().code == ErrorCode::out_of_memory) return reserved;
+  // Addresses ran short: those under stale mappings and empty segments can be had back.
+  (void)mark_all_streams().ok();
+  mappings_.retire(fences_, 0);
+  release_vacant_segments();
+  return reserve_segment(request);
+}
+
+Status DeviceAllocator::reserve_segment(const Request& request) {
   const std::uint64_t granule = std::uint64_t{1} << granule_shift_;
   const auto budget = static_cast<std::uint64_t>(static_cast<double>(total_bytes_) * options_.max_address_space);
   const std::uint64_t reserved = mappings_.reserved_address_bytes();
@@ -166,8 +196,7 @@ Status DeviceAllocator::add_segment(const Request& request) {
   wanted = std::max(round_up(wanted, granule), least);
   if (reserved + wanted > budget) wanted = least;
   if (reserved + wanted > budget) return Error{ErrorCode::address_space, Step::reserve, request.bytes};
-  const auto slots = static_cast<std::uint32_t>(wanted >> granule_shift_);
-  Result<memory::VmmSegment*> segment = mappings_.reserve(slots);
+  Result<memory::VmmSegment*> segment = mappings_.reserve(static_cast<std::uint32_t>(wanted >> granule_shift_));
   if (!segment) return segment.error();
   const MutexLock lock(state_);
   request.pool.adopt(*segment);
@@ -177,24 +206,23 @@ Status DeviceAllocator::add_segment(const Request& request) {
 void DeviceAllocator::reclaim_deferred() {
   (void)fences_.poll().ok();  // an event that cannot be queried has not passed
   const MutexLock lock(state_);
-  std::erase_if(deferred_, [this](const Deferred& deferred) GMLAKE_NO_THREAD_SAFETY_ANALYSIS {
-    for (const memory::Fence& fence : deferred.fences) {
-      if (!fences_.passed(fence)) return false;
-    }
-    Pool* pool = deferred.block->pool;
-    stats_.active_bytes.remove(deferred.block->bytes);
-    pool->give_back(deferred.block, ++streams_[pool->stream()].tick);
-    return true;
+  const auto kept = std::partition(deferred_.begin(), deferred_.end(), [this](const Deferred& deferred) {
+    return std::any_of(deferred.fences.begin(), deferred.fences.end(),
+                       [this](const memory::Fence& fence) { return !fences_.passed(fence); });
   });
+  for (auto passed = kept; passed != deferred_.end(); ++passed) {
+    Pool* pool = passed->block->pool;
+    stats_.active_bytes.remove(passed->block->bytes);
+    pool->give_back(passed->block, ++streams_[pool->stream()].tick);
+  }
+  deferred_.erase(kept, deferred_.end());
 }
 
 Status DeviceAllocator::mark_all_streams() {
   std::vector<memory::Fence> ticks;
   {
     const MutexLock lock(state_);
-    for (const StreamState& stream : streams_) {
-      if (stream.small->free_bytes() + stream.large->free_bytes() > 0) ticks.push_back({stream.index, stream.tick});
-    }
+    for (const StreamState& stream : streams_) ticks.push_back({stream.index, stream.tick});
   }
   for (const memory::Fence& fence : ticks) {
     if (Status marked = fences_.mark(fence.stream, fence.tick); !marked.ok()) return marked;
@@ -214,64 +242,102 @@ Status DeviceAllocator::wait_for_all_streams() {
   return {};
 }
 
-std::uint64_t DeviceAllocator::release_cached(std::uint64_t granules) {
-  std::uint64_t released = 0;
-  while (released < granules) {
-    memory::PhyBlock* block = phy_pool_.spare().front();
-    while (block != nullptr && block->mappings != nullptr) block = memory::PhyPool::BlockList::next(block);
-    if (block == nullptr) {  // the smallest that is enough, else the largest there is
-      const MutexLock lock(state_);
-      std::vector<Pool*> pools;
-      for (const StreamState& stream : streams_) {
-        pools.push_back(stream.large.get());
-        pools.push_back(stream.small.get());
-      }
-      if (pools.empty()) return released;
-      const Donor* best = nullptr;
-      for (const Donor& donor : planner_.collect({.pool = pools.front(), .donors = pools})) {
-        bool passed = fences_.passed({donor.run->pool->stream(), donor.run->tick_or_requested});
-        for (const auto* m = donor.mapping->block->mappings; m != nullptr; m = m->next_of_block) {
-          passed = passed && !m->quarantined && (m == donor.mapping || fences_.passed(m->fence));
-        }
-        if (!passed) continue;
-        const std::uint64_t size = donor.mapping->block->granules;
-        const std::uint64_t best_size = best == nullptr ? 0 : best->mapping->block->granules;
-        const std::uint64_t wanted = granules - released;
-        if (best == nullptr || (best_size < wanted ? size > best_size : size >= wanted && size < best_size)) {
-          best = &donor;
-        }
-      }
-      if (best == nullptr) return released;
-      block = best->mapping->block;
-      const memory::VmmSegment* segment = best->mapping->segment;
-      const std::uint64_t tick = best->run->tick_or_requested;
-      Pool* pool = best->run->pool;
-      Block* claimed = pool->claim(best->run, segment->address_of(best->mapping->slot),
-                                   segment->address_of(std::uint64_t{best->mapping->slot} + block->granules));
-      mappings_.leave_home(block, {pool->stream(), tick});
-      pool->publish(claimed, tick);
+// Takes cached PhyBlocks out of their free runs, largest first and none larger than what still lacks if a smaller one
+// will do, until `granules` are spare.
+std::vector<memory::PhyBlock*> DeviceAllocator::make_spare(std::uint64_t granules) {
+  std::vector<Pool*> pools;
+  for (const StreamState& stream : streams_) {
+    pools.push_back(stream.large.get());
+    pools.push_back(stream.small.get());
+  }
+  if (pools.empty()) return {};
+  std::vector<stitch::Donor> donors;
+  for (const stitch::Donor& donor : planner_.collect({.pool = pools.front(), .donors = pools})) {
+    bool passed = fences_.passed({donor.run->pool->stream(), donor.run->tick_or_requested});
+    for (const memory::Mapping* m = donor.mapping->block->mappings; m != nullptr; m = m->next_of_block) {
+      passed = passed && !m->quarantined && (m == donor.mapping || fences_.passed(m->fence));
     }
+    if (passed) donors.push_back(donor);
+  }
+  std::stable_sort(donors.begin(), donors.end(), [](const stitch::Donor& a, const stitch::Donor& b) {
+    return a.mapping->block->granules > b.mapping->block->granules;
+  });
+  std::vector<stitch::Donor> chosen;
+  std::uint64_t left = granules;
+  for (std::size_t i = 0; i < donors.size() && left > 0; ++i) {
+    const std::uint64_t size = donors[i].mapping->block->granules;
+    if (size > left && i + 1 < donors.size() && donors[i + 1].mapping->block->granules >= left) continue;
+    chosen.push_back(donors[i]);
+    left -= std::min(left, size);
+  }
+  std::sort(chosen.begin(), chosen.end(), [](const stitch::Donor& a, const stitch::Donor& b) {
+    return a.run != b.run ? a.run->address < b.run->address : a.mapping->slot > b.mapping->slot;
+  });
+  std::vector<memory::PhyBlock*> blocks;
+  for (const stitch::Donor& donor : chosen) {  // of one run by descending address: see Pool::claim
+    memory::PhyBlock* block = donor.mapping->block;
+    const memory::VmmSegment* segment = donor.mapping->segment;
+    Pool* pool = donor.run->pool;
+    const std::uint64_t tick = donor.run->tick_or_requested;
+    Block* claimed = pool->claim(donor.run, segment->address_of(donor.mapping->slot),
+                                 segment->address_of(std::uint64_t{donor.mapping->slot} + block->granules));
+    mappings_.leave_home(block, {pool->stream(), tick});
+    pool->publish(claimed, tick);
+    blocks.push_back(block);
+  }
+  return blocks;
+}
+
+std::uint64_t DeviceAllocator::release_cached(std::uint64_t granules) {
+  std::uint64_t spare = phy_pool_.spare_bytes() >> granule_shift_;
+  std::vector<memory::PhyBlock*> blocks;
+  if (spare < granules) {
+    const MutexLock lock(state_);
+    blocks = make_spare(granules - spare);
+  }
+  for (memory::PhyBlock* block : blocks) (void)mappings_.retire_all_of(block).ok();  // what stays mapped stays spare
+  std::uint64_t released = 0;
+  for (memory::PhyBlock* block = phy_pool_.spare().front(); block != nullptr && released < granules;) {
+    memory::PhyBlock* next = memory::PhyPool::BlockList::next(block);
     const std::uint64_t size = block->granules;
-    if (mappings_.retire_all_of(block).ok() && phy_pool_.release(block).ok()) released += size;
+    if (block->mappings == nullptr && phy_pool_.release(block).ok()) released += size;
+    block = next;
   }
   return released;
+}
+
+void DeviceAllocator::release_vacant_segments() {
+  std::vector<memory::VmmSegment*> vacant;
+  {
+    const MutexLock lock(state_);
+    for (const auto& segment : mappings_.segments()) {
+      if (static_cast<Pool*>(segment->owner)->is_vacant(segment.get())) vacant.push_back(segment.get());
+    }
+    for (memory::VmmSegment* segment : vacant) static_cast<Pool*>(segment->owner)->abandon(segment);
+  }
+  for (memory::VmmSegment* segment : vacant) (void)mappings_.address_free(segment).ok();  // a refusal is counted there
 }
 
 Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
   const MutexLock grow(grow_);
   if (Status waited = wait_for_all_streams(); !waited.ok()) return waited;
   reclaim_deferred();
+  mappings_.retire(fences_, 0);
   if (phy_pool_.held_bytes() > keep_bytes) {
-    release_cached((phy_pool_.held_bytes() - keep_bytes) >> granule_shift_);
+    const std::uint64_t granule = std::uint64_t{1} << granule_shift_;
+    release_cached(round_up(phy_pool_.held_bytes() - keep_bytes, granule) >> granule_shift_);
   }
+  release_vacant_segments();
   return {};
 }
 
-void DeviceAllocator::bound_stale_mappings() {
+// Retires stale mappings past their share of memory, and as many as `more` new mappings need room under the bound.
+void DeviceAllocator::bound_mappings(std::uint64_t more) {
   const std::uint64_t held = phy_pool_.held_bytes() >> granule_shift_;
   auto keep = static_cast<std::uint64_t>(static_cast<double>(held) * options_.max_stale);
-  if (mappings_.mapping_count() > options_.max_mappings) keep = 0;
+  if (mappings_.mapping_count() + more > options_.max_mappings) keep = 0;
   if (mappings_.stale_granules() <= keep) return;
+  (void)mark_all_streams().ok();  // what cannot be marked is not passed, and stays
   mappings_.retire(fences_, keep);
 }
 

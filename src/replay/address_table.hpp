@@ -38,7 +38,7 @@ class AddressTable {
   AddressState state_of(std::uint64_t address) { return slot(entries_, address).state; }
 
  private:
-  static constexpr std::size_t kFirstCapacity = 4096;  // a power of two
+  static constexpr std::size_t kFirstCapacity = 64;  // a power of two
 
   // Addresses are multiples of 512 in a few gigabytes: mixed well, or they would share their low bits.
   static std::uint64_t mix(std::uint64_t value) {

@@ -150,7 +150,7 @@ class PickleMachine {
     return true;
   }
   bool grow_stack() {
-    const std::size_t more = stack_.empty() ? 16384 : stack_.size();
+    const std::size_t more = stack_.empty() ? 256 : stack_.size();
     if (!charge(more * sizeof(PickleValue))) return false;
     stack_.resize(stack_.size() + more);
     return true;
@@ -212,7 +212,7 @@ class PickleMachine {
   }
   // The window moves on; texts stay.
   const char* keep(std::string_view text) {
-    constexpr std::size_t kBlock = std::size_t{64} << 10;
+    constexpr std::size_t kBlock = std::size_t{4} << 10;
     if (text.size() > text_left_) {
       text_left_ = text.size() > kBlock ? text.size() : kBlock;
       document_.text_blocks_.push_back(std::make_unique_for_overwrite<char[]>(text_left_));

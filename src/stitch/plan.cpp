@@ -18,21 +18,18 @@ constexpr std::uint64_t kMapNs = 24'000;
 constexpr std::uint64_t kUnmapNs = 15'000;
 
 constexpr std::uint64_t kGuardedBytes = std::uint64_t{256} << 20;
+constexpr int kMaxWindows = 8;  // tried for one request before it counts as impossible
 
 std::uint32_t order_of(std::uint32_t granules) { return static_cast<std::uint32_t>(std::bit_width(granules)) - 1; }
 
 }  // namespace
 
 const std::vector<Donor>& Planner::collect(const PlanRequest& request) {
-  for (const Donor& donor : donors_) donor.mapping->block->donor = 0;
   donors_.clear();
-  donor_granules_ = 0;
-  const std::uint64_t granule = std::uint64_t{1} << 9;  // runs shorter than a granule are skipped below by their slots
   for (Pool* pool : request.donors) {
-    const std::size_t first_of_pool = donors_.size();
     if (pool->segment_count() == 0) continue;
-    const std::uint64_t least = std::max(granule, pool->segment(0)->granule());
-    pool->for_each_free(least, [&](Block* run) {
+    const auto first_of_pool = static_cast<std::ptrdiff_t>(donors_.size());
+    pool->for_each_free(pool->segment(0)->granule(), [&](Block* run) {
       if (pool->stream() != request.pool->stream() && !request.stream_wait &&
           !fences_.passed({pool->stream(), run->tick_or_requested})) {
         return;
@@ -41,26 +38,16 @@ const std::vector<Donor>& Planner::collect(const PlanRequest& request) {
       for (Address at = segment->address_of(segment->slot_at_or_after(run->address)); at < run->end();) {
         Mapping* mapping = segment->at(segment->slot_of(at));
         const Address end = segment->address_of(std::uint64_t{mapping->slot} + mapping->block->granules);
-        if (segment->address_of(mapping->slot) == at && end <= run->end()) {
-          donors_.push_back({mapping, run, false});
-          donor_granules_ += mapping->block->granules;
-        }
+        if (segment->address_of(mapping->slot) == at && end <= run->end()) donors_.push_back({mapping, run, false});
         at = end;
       }
     });
     // Within a pool the smallest runs first: they are of least use as they are. Of one run, the highest addresses
     // first.
-    std::stable_sort(donors_.begin() + static_cast<std::ptrdiff_t>(first_of_pool), donors_.end(),
-                     [](const Donor& a, const Donor& b) {
-                       if (a.run != b.run) {
-                         return a.run->bytes != b.run->bytes ? a.run->bytes < b.run->bytes
-                                                             : a.run->address > b.run->address;
-                       }
-                       return a.mapping->slot > b.mapping->slot;
-                     });
-  }
-  for (std::size_t i = 0; i < donors_.size(); ++i) {
-    donors_[i].mapping->block->donor = static_cast<std::uint32_t>(i + 1);
+    std::sort(donors_.begin() + first_of_pool, donors_.end(), [](const Donor& a, const Donor& b) {
+      if (a.run == b.run) return a.mapping->slot > b.mapping->slot;
+      return a.run->bytes != b.run->bytes ? a.run->bytes < b.run->bytes : a.run->address > b.run->address;
+    });
   }
   return donors_;
 }
@@ -116,7 +103,8 @@ void Planner::consider(const PlanRequest& request, Block* first, Address begin, 
     if (last == nullptr || (last->state != State::free && last->state != State::hole)) return;
   }
   cost_ns += (empty + request.block_granules - 1) / request.block_granules * kMapNs;
-  if (cost_ns < best.cost_ns) best = {first, begin, end, cost_ns};
+  if (cost_ns >= best.cost_ns) return;
+  if (std::find(rejected_.begin(), rejected_.end(), begin) == rejected_.end()) best = {first, begin, end, cost_ns};
 }
 
 // Behind a long live VirBlock at a segment's end, addresses as long as itself stay free, so that a longer one can grow
@@ -201,10 +189,7 @@ std::optional<Plan> Planner::lay_out(const PlanRequest& request, const Window& w
         take_donor(plan, mapping->block);
         plan.revived_granules += granules;
       } else {
-        if (!fences_.passed(mapping->fence)) {
-          failure_ = PlanFailure::memory;
-          return std::nullopt;
-        }
+        if (!fences_.passed(mapping->fence)) return std::nullopt;
         plan.retire.push_back(mapping);
         add_gap(slot, granules);
       }
@@ -312,24 +297,36 @@ bool Planner::fill_gaps(const PlanRequest& request, Plan& plan) {
     }
     if (last) plan.end = std::max(plan.end, segment->address_of(slot));
   }
-  if (plan.created_granules > request.headroom_granules) {
-    short_granules_ = plan.created_granules - request.headroom_granules;
+  return plan.created_granules <= request.headroom_granules;
+}
+
+std::optional<Plan> Planner::make_with_donors(const PlanRequest& request) {
+  rejected_.clear();
+  failure_ = PlanFailure::no_window;
+  for (int tries = 0; tries < kMaxWindows; ++tries) {
+    const Window window = cheapest_window(request);
+    if (window.first == nullptr) return std::nullopt;
+    if (std::optional<Plan> plan = lay_out(request, window)) {
+      failure_ = PlanFailure::none;
+      return plan;
+    }
+    // Cheap, but what would have to lie there is not to be had in those sizes. Another place may take other sizes.
     failure_ = PlanFailure::memory;
-    return false;
+    rejected_.push_back(window.begin);
+    for (Donor& donor : donors_) donor.used = false;
   }
-  return true;
+  return std::nullopt;
 }
 
 std::optional<Plan> Planner::make(const PlanRequest& request) {
-  failure_ = PlanFailure::none;
-  short_granules_ = 0;
   collect(request);
-  const Window window = cheapest_window(request);
-  if (window.first == nullptr) {
-    failure_ = PlanFailure::no_window;
-    return std::nullopt;
+  // A block knows its donor only while a plan is made: afterwards either may be gone.
+  for (std::size_t i = 0; i < donors_.size(); ++i) {
+    donors_[i].mapping->block->donor = static_cast<std::uint32_t>(i + 1);
   }
-  return lay_out(request, window);
+  std::optional<Plan> plan = make_with_donors(request);
+  for (const Donor& donor : donors_) donor.mapping->block->donor = 0;
+  return plan;
 }
 
 }  // namespace gmlake::stitch

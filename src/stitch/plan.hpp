@@ -64,21 +64,18 @@ struct Plan {
 enum class PlanFailure : std::uint8_t {
   none,
   no_window,  // no segment has room: another one must be reserved
-  memory,     // what may be moved and created is too little
+  memory,     // what may be moved and created is too little, in every window tried
 };
 
 class Planner {
  public:
   Planner(const memory::PhyPool& phy_pool, const memory::Fences& fences) : phy_pool_(phy_pool), fences_(fences) {}
 
-  // Null where the request cannot be met; failure() then says why and short_granules() how much memory lacks.
+  // Null where the request cannot be met; failure() then says why.
   std::optional<Plan> make(const PlanRequest& request);
   PlanFailure failure() const { return failure_; }
-  std::uint64_t short_granules() const { return short_granules_; }
-  // What the donors of the last plan offered in all.
-  std::uint64_t donor_granules() const { return donor_granules_; }
 
-  // Every PhyBlock that lies whole in a free run of these pools and may leave it, as make() would find them.
+  // Every PhyBlock that lies whole in a free run of the request's donors and may leave it, the first choice first.
   const std::vector<Donor>& collect(const PlanRequest& request);
 
  private:
@@ -93,6 +90,7 @@ class Planner {
     std::uint32_t granules = 0;
   };
 
+  std::optional<Plan> make_with_donors(const PlanRequest& request);
   void consider(const PlanRequest& request, Block* first, Address begin, Window& best);
   Address behind_guard(const PlanRequest& request, const Block* hole) const;
   Window cheapest_window(const PlanRequest& request);
@@ -108,8 +106,7 @@ class Planner {
   std::vector<Donor> donors_;
   std::vector<std::vector<memory::PhyBlock*>> by_order_;  // free blocks by log2 of their size, the best choice last
   std::vector<Gap> gaps_;
-  std::uint64_t donor_granules_ = 0;
-  std::uint64_t short_granules_ = 0;
+  std::vector<Address> rejected_;  // where windows begin that turned out not to do
   PlanFailure failure_ = PlanFailure::none;
 };
 
