@@ -11,10 +11,20 @@
 namespace gmlake::replay {
 namespace {
 
-// Pickles from protocol 2 on begin with PROTO; older ones of a dict with its opcodes.
+// "cos\nsystem\n": a pickle that begins by importing something. It is recognized to be refused by the opcode's name.
+bool begins_with_import(std::string_view bytes) {
+  if (!bytes.starts_with('c')) return false;
+  constexpr std::string_view kName = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.";
+  const std::size_t module_end = bytes.find_first_not_of(kName);
+  if (module_end == std::string_view::npos || bytes[module_end] != '\n') return false;
+  const std::size_t name_end = bytes.find_first_not_of(kName, module_end + 1);
+  return name_end != std::string_view::npos && name_end > module_end + 1 && bytes[name_end] == '\n';
+}
+
+// Pickles from protocol 2 on begin with PROTO; older ones of a dict or a list with its opcodes.
 bool is_pickle(std::string_view bytes) {
   return bytes.starts_with('\x80') || bytes.starts_with("(d") || bytes.starts_with("(l") || bytes.starts_with("}q") ||
-         bytes.starts_with("]q") || bytes.starts_with("(i") || bytes.starts_with("c");
+         bytes.starts_with("]q") || begins_with_import(bytes);
 }
 
 bool is_rmm_csv(std::string_view bytes) {

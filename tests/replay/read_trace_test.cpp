@@ -92,6 +92,15 @@ TEST(ReadTrace, SaysWhatIsWrongWithAPath) {
   }
 }
 
+TEST(ReadTrace, RefusesOldPicklesThatCallCodeByTheOpcode) {
+  const auto trace = read_trace_from("cposix\nsystem\n(S'true'\ntR.", "f");
+  ASSERT_FALSE(trace);
+  EXPECT_EQ(trace.error().text(), "f: at byte 0: opcode GLOBAL would run code: refused");
+  const auto text = read_trace_from("columns\nof text\n", "f");
+  ASSERT_FALSE(text);
+  EXPECT_EQ(text.error().place, InputPlace::whole_file);
+}
+
 TEST(ReadTrace, ReadsFromAPipe) {
   const TemporaryFolder folder;
   const std::string path = folder / "pipe.gmtrace";

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <iterator>
 #include <map>
 
 #include "replay/random_trace.hpp"
@@ -127,8 +129,11 @@ RC_GTEST_PROP(RmmCsvProperty, LiveBlocksNeverShareBytes, (const std::vector<std:
       RC_ASSERT(live.erase(pointer) == 1u);
     } else {
       const auto next = live.lower_bound(pointer);
-      RC_ASSERT(next == live.end() || pointer + bytes <= next->first);
-      RC_ASSERT(next == live.begin() || std::prev(next)->first + std::prev(next)->second <= pointer);
+      // RC_ASSERT looks at both sides of an ||, so the questions are asked before it.
+      const bool ends_before = next == live.end() || pointer + bytes <= next->first;
+      const bool begins_after = next == live.begin() || std::prev(next)->first + std::prev(next)->second <= pointer;
+      RC_ASSERT(ends_before);
+      RC_ASSERT(begins_after);
       live.emplace(pointer, bytes);
     }
     at = csv.find('\n', at) + 1;
