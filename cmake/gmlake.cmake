@@ -48,7 +48,8 @@ function(gmlake_test name)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${arg_LABELS}")
 endfunction()
 
-# gmlake_fuzzer(NAME SOURCES file... LINKS library...): a libFuzzer program, built with GMLAKE_FUZZ alone.
+# gmlake_fuzzer(NAME SOURCES file... LINKS library...): a libFuzzer program, built with GMLAKE_FUZZ alone. Its ctest entry
+# makes a fixed number of runs from the seeds in corpus/<name without _fuzzer>; the target `fuzzers` builds them all.
 function(gmlake_fuzzer name)
   if(NOT GMLAKE_FUZZ)
     return()
@@ -58,4 +59,18 @@ function(gmlake_fuzzer name)
   target_link_libraries(${name} PRIVATE ${arg_LINKS} gmlake_flags)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
+  if(NOT TARGET fuzzers)
+    add_custom_target(fuzzers)
+  endif()
+  add_dependencies(fuzzers ${name})
+  string(REPLACE "_fuzzer" "" subject ${name})
+  set(found ${CMAKE_CURRENT_BINARY_DIR}/found/${subject})
+  file(MAKE_DIRECTORY ${found})
+  set(seeds ${CMAKE_CURRENT_SOURCE_DIR}/corpus/${subject})
+  if(NOT IS_DIRECTORY ${seeds})
+    set(seeds "")
+  endif()
+  add_test(NAME fuzz.${subject}
+    COMMAND ${name} -runs=20000 -seed=1 -max_len=4096 -rss_limit_mb=2048 -print_final_stats=1 ${found} ${seeds})
+  set_tests_properties(fuzz.${subject} PROPERTIES LABELS fuzz)
 endfunction()
