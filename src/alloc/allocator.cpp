@@ -6,6 +6,7 @@
 
 #include "alloc/default_driver.hpp"
 #include "alloc/device_allocator.hpp"
+#include "base/check.hpp"
 #include "base/mutex.hpp"
 #include "driver/driver.hpp"
 
@@ -37,6 +38,14 @@ struct Allocator::State {
     if (!fresh) return fresh.error();
     slot.store((*fresh).get(), std::memory_order_release);
     return (*fresh).release();
+  }
+
+  // After each public call that changes something, at check level 2.
+  void audit() const {
+    any([](const DeviceAllocator& device) {
+      GMLAKE_AUDIT(device.check());
+      return GMLAKE_CHECK_LEVEL < 2;
+    });
   }
 
   // Calls what(DeviceAllocator&) for each device that was used until it returns true.
@@ -90,6 +99,7 @@ Result<void*> Allocator::try_allocate(std::size_t bytes, int device, StreamHandl
     if (!allocator) return allocator.error();
     if (bytes == 0) return nullptr;
     const Result<driver::Address> address = (*allocator)->allocate(bytes, bits(stream));
+    state_->audit();
     if (!address) return address.error();
     return std::bit_cast<void*>(static_cast<std::uintptr_t>(*address));
   });
@@ -110,6 +120,7 @@ Status Allocator::try_deallocate(void* pointer, StreamHandle stream) noexcept {
       status = device.deallocate(bits(pointer), bits(stream));
       return status.ok() || status.error().code != ErrorCode::invalid_pointer;
     });
+    state_->audit();
     return status;
   });
 }
@@ -130,6 +141,7 @@ Status Allocator::try_record_stream(void* pointer, StreamHandle stream) noexcept
       status = device.record_stream(bits(pointer), bits(stream));
       return status.ok();
     });
+    state_->audit();
     return status;
   });
 }
@@ -145,6 +157,7 @@ Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
       if (Status status = device.trim(keep_bytes); !status.ok() && first.ok()) first = status;
       return false;
     });
+    state_->audit();
     return first;
   });
 }
