@@ -59,8 +59,8 @@ DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle
   const driver::Stream stream{device_, handle};
   const memory::StreamIndex index = fences_.intern(stream);
   GMLAKE_CHECK_EQ(std::size_t{index}, streams_.size());
-  streams_.push_back({index, stream, 1, std::make_unique<Pool>(index, SizeClass::small, granule_shift_, blocks_),
-                      std::make_unique<Pool>(index, SizeClass::large, granule_shift_, blocks_)});
+  streams_.push_back({index, stream, 1, std::make_unique<Pool>(index, SizeClass::small, blocks_),
+                      std::make_unique<Pool>(index, SizeClass::large, blocks_)});
   stream_by_handle_.emplace(handle, &streams_.back());
   return *(last_stream_ = &streams_.back());
 }

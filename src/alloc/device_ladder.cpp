@@ -24,28 +24,19 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
 
   reclaim_deferred();
   if (const auto fitted = fit(request)) return *fitted;
-  const auto climb = [&](Reach reach, std::uint64_t DeviceStats::*rung) -> Rung {
-    Rung result = stitch(request, reach);
-    if (result && *result) {
-      const MutexLock lock(state_);
-      ++(stats_.*rung);
-    }
-    return result;
-  };
-
-  Rung reached = climb(Reach::own_stream, &DeviceStats::rung_own_stream);
+  Rung reached = climb(request, Reach::own_stream, &DeviceStats::rung_own_stream);
   if (!reached) return reached.error();
   if (*reached) return **reached;
 
   if (Status marked = mark_all_streams(); !marked.ok()) return marked.error();
   reclaim_deferred();
   if (const auto fitted = fit(request)) return *fitted;
-  reached = climb(Reach::passed_streams, &DeviceStats::rung_passed_streams);
+  reached = climb(request, Reach::passed_streams, &DeviceStats::rung_passed_streams);
   if (!reached) return reached.error();
   if (*reached) return **reached;
 
   if (options_.stream_wait) {
-    reached = climb(Reach::all_streams, &DeviceStats::rung_stream_wait);
+    reached = climb(request, Reach::all_streams, &DeviceStats::rung_stream_wait);
     if (!reached) return reached.error();
     if (*reached) return **reached;
   }
@@ -59,7 +50,7 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
     }
     release_cached((round_up(bytes, std::uint64_t{1} << granule_shift_)) >> granule_shift_);
     driver_headroom_.reset();
-    reached = climb(Reach::passed_streams, wait ? &DeviceStats::rung_wait : &DeviceStats::rung_release_cached);
+    reached = climb(request, Reach::passed_streams, wait ? &DeviceStats::rung_wait : &DeviceStats::rung_release_cached);
     if (!reached) return reached.error();
     if (*reached) return **reached;
   }
@@ -69,6 +60,15 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
   // What stood in the way: the limit, or the driver, whose last refusal then says at which step.
   if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
   return Error{ErrorCode::out_of_memory, refusal_ ? refusal_->step : Step::allocate, requested};
+}
+
+DeviceAllocator::Rung DeviceAllocator::climb(const Request& request, Reach reach, std::uint64_t DeviceStats::*rung) {
+  Rung result = stitch(request, reach);
+  if (result && *result) {
+    const MutexLock lock(state_);
+    ++(stats_.*rung);
+  }
+  return result;
 }
 
 std::optional<Address> DeviceAllocator::fit(const Request& request) {

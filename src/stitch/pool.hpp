@@ -27,8 +27,8 @@ class Pool {
   using HoleList = IntrusiveList<Block, &Block::links>;
   using BlockSlab = Slab<Block>;
 
-  Pool(memory::StreamIndex stream, SizeClass size_class, std::uint32_t granule_shift, BlockSlab& blocks)
-      : stream_(stream), class_(size_class), granule_shift_(granule_shift), blocks_(blocks) {}
+  Pool(memory::StreamIndex stream, SizeClass size_class, BlockSlab& blocks)
+      : stream_(stream), class_(size_class), blocks_(blocks) {}
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
@@ -87,7 +87,6 @@ class Pool {
 
   const memory::StreamIndex stream_;
   const SizeClass class_;
-  const std::uint32_t granule_shift_;
   BlockSlab& blocks_;
   std::vector<Space> spaces_;
   FreeIndex free_;
