@@ -53,8 +53,8 @@ class OutOfMemoryError : public std::bad_alloc {
 
 class Allocator {
  public:
-  // On the CUDA driver where this machine has one, else on ordinary memory of the host, where streams keep up with
-  // their callers. Errors: not_supported.
+  // On ordinary memory of the host, where streams keep up with their callers: the one driver of this build that holds
+  // memory. Errors: not_supported.
   static Result<std::unique_ptr<Allocator>> create(const Options& options = {});
   // On a driver of the caller's, which must outlive the allocator.
   static Result<std::unique_ptr<Allocator>> create(driver::Driver& driver, const Options& options = {});

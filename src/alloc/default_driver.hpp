@@ -8,7 +8,7 @@
 
 namespace gmlake::alloc {
 
-// The CUDA driver where this machine has one, else ordinary memory of the host. Errors: not_supported.
+// Ordinary memory of the host. Errors: not_supported. A CUDA backend goes here, first, when there is one.
 Result<std::unique_ptr<driver::Driver>> open_default_driver();
 
 }  // namespace gmlake::alloc
