@@ -66,6 +66,12 @@ struct Error {
 // One line for people: what was being done, what went wrong, and the value in question.
 std::string describe(const Error& error);
 
+namespace detail {
+// What an unchecked Result or Status ends in: prints what was there instead, and aborts.
+[[noreturn]] void value_of_an_error(const Error& error);
+[[noreturn]] void error_of_a_success();
+}  // namespace detail
+
 // A value or an Error. Look before you take: value() of an error is a checked abort.
 template <class T>
 class [[nodiscard]] Result {
@@ -75,17 +81,26 @@ class [[nodiscard]] Result {
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
-  T& value() & { return std::get<0>(state_); }
-  const T& value() const& { return std::get<0>(state_); }
-  T&& value() && { return std::get<0>(std::move(state_)); }
+  T& value() & { return *held(std::get_if<0>(&state_)); }
+  const T& value() const& { return *held(std::get_if<0>(&state_)); }
+  T&& value() && { return std::move(*held(std::get_if<0>(&state_))); }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
-  const Error& error() const { return std::get<1>(state_); }
+  const Error& error() const {
+    if (const Error* error = std::get_if<1>(&state_)) return *error;
+    detail::error_of_a_success();
+  }
 
  private:
+  template <class Value>
+  Value* held(Value* value) const {
+    if (value == nullptr) detail::value_of_an_error(*std::get_if<1>(&state_));
+    return value;
+  }
+
   std::variant<T, Error> state_;
 };
 
@@ -97,7 +112,10 @@ class [[nodiscard]] Status {
 
   bool ok() const { return !error_.has_value(); }
   explicit operator bool() const { return ok(); }
-  const Error& error() const { return *error_; }
+  const Error& error() const {
+    if (!error_) detail::error_of_a_success();
+    return *error_;
+  }
 
  private:
   std::optional<Error> error_;

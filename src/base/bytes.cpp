@@ -55,7 +55,8 @@ std::string format_bytes(std::uint64_t bytes) {
   constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
   std::size_t unit = 0;
   auto number = static_cast<double>(bytes);
-  while (number >= 1024.0 && unit + 1 < kUnits.size()) {
+  // From 1023.995 on, two decimals would print as 1024.00.
+  while (number >= (unit == 0 ? 1024.0 : 1023.995) && unit + 1 < kUnits.size()) {
     number /= 1024.0;
     ++unit;
   }

@@ -2,6 +2,7 @@
 
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 
 namespace gmlake {
 
@@ -93,5 +94,19 @@ std::string describe(const Error& error) {
                 to_string(error.code), error.value);
   return text;
 }
+
+namespace detail {
+
+void value_of_an_error(const Error& error) {
+  std::fprintf(stderr, "gmlake: value() of an error: %s\n", describe(error).c_str());
+  std::abort();
+}
+
+void error_of_a_success() {
+  std::fprintf(stderr, "gmlake: error() of a success\n");
+  std::abort();
+}
+
+}  // namespace detail
 
 }  // namespace gmlake

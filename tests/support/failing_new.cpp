@@ -1,0 +1,42 @@
+#include "support/failing_new.hpp"
+
+#include <cstdlib>
+#include <new>
+
+namespace {
+
+struct Countdown {
+  std::uint64_t left = 0;  // allocations up to the one that fails; 0: none fails
+  bool sticky = false;
+  bool reached = false;
+};
+thread_local Countdown countdown;
+
+void* allocate(std::size_t bytes) {
+  if (countdown.left > 0 && --countdown.left == 0) {
+    countdown.reached = true;
+    countdown.left = countdown.sticky ? 1 : 0;
+    throw std::bad_alloc();
+  }
+  void* memory = std::malloc(bytes == 0 ? 1 : bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+namespace gmlake::testing {
+
+FailingNew::FailingNew(std::uint64_t nth, bool sticky) { countdown = {nth, sticky, false}; }
+FailingNew::~FailingNew() { countdown = {}; }
+bool FailingNew::reached() const { return countdown.reached; }
+
+}  // namespace gmlake::testing
+
+// The aligned forms stay the library's own: nothing under test uses them.
+void* operator new(std::size_t bytes) { return allocate(bytes); }
+void* operator new[](std::size_t bytes) { return allocate(bytes); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }

@@ -1,0 +1,20 @@
+// Makes the n-th `operator new` of this thread throw std::bad_alloc, so that a test can ask of every allocation: what
+// if this one fails? A program that uses it compiles failing_new.cpp into itself. Each thread has a count of its own.
+#pragma once
+
+#include <cstdint>
+
+namespace gmlake::testing {
+
+// While it lives, allocation number `nth` of this thread, from 1, throws, and with `sticky` each one after it too.
+class FailingNew {
+ public:
+  explicit FailingNew(std::uint64_t nth, bool sticky = false);
+  ~FailingNew();
+  FailingNew(const FailingNew&) = delete;
+  FailingNew& operator=(const FailingNew&) = delete;
+
+  bool reached() const;  // an allocation was made to fail
+};
+
+}  // namespace gmlake::testing
