@@ -1,7 +1,6 @@
 #include "arguments.hpp"
 
 #include "drivers.hpp"
-#include "error.hpp"
 #include "gmlake/bytes.hpp"
 
 namespace gmlake::cli {
@@ -55,28 +54,6 @@ void add_json(CLI::App& command, std::string& path) {
   command
       .add_option("--json", path, "Write the results as JSON to a file; - for standard output, and nothing else there")
       ->type_name("FILE");
-}
-
-std::string joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
-}
-
-std::vector<std::string> allocator_names() {
-  const auto names = replay::target_names();
-  return {names.begin(), names.end()};
-}
-
-replay::Settings parse_settings(const std::vector<std::string>& pairs) {
-  replay::Settings settings;
-  for (const auto& pair : pairs) {
-    const auto equals = pair.find('=');
-    if (equals == std::string::npos || equals == 0) throw CommandError("--set " + pair + ": not of the form KEY=VALUE");
-    if (!settings.emplace(pair.substr(0, equals), pair.substr(equals + 1)).second)
-      throw CommandError("--set " + pair + ": the key is given twice");
-  }
-  return settings;
 }
 
 }  // namespace gmlake::cli

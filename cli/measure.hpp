@@ -3,11 +3,11 @@
 
 #include <string>
 
-#include "arguments.hpp"
 #include "json.hpp"
 #include "progress.hpp"
 #include "replay/engine.hpp"
 #include "replay/trace.hpp"
+#include "replay_arguments.hpp"
 #include "table.hpp"
 
 namespace gmlake::cli {

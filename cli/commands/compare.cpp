@@ -1,4 +1,5 @@
 // gmlake compare: the same traces through several allocators, side by side.
+#include "../arguments.hpp"
 #include "../measure.hpp"
 #include "../option_list.hpp"
 #include "../output.hpp"

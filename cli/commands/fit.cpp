@@ -1,6 +1,7 @@
 // gmlake fit: the smallest memory limit at which each allocator still runs a trace to its end.
 #include <fmt/format.h>
 
+#include "../arguments.hpp"
 #include "../measure.hpp"
 #include "../option_list.hpp"
 #include "../output.hpp"

@@ -1,6 +1,7 @@
 // gmlake replay: one trace through one allocator, with the contents of memory checked where asked for.
 #include <fmt/format.h>
 
+#include "../arguments.hpp"
 #include "../measure.hpp"
 #include "../option_list.hpp"
 #include "../output.hpp"
