@@ -32,12 +32,15 @@ Result<VmmSegment*> MappingTable::reserve(std::uint32_t slot_count) {
 Status MappingTable::address_free(VmmSegment* segment) {
   GMLAKE_CHECK_EQ(segment->mapped_slots, 0u);
   const Status freed = driver_.address_free(segment->base, segment->bytes());
+  const auto owned = std::find_if(segments_.begin(), segments_.end(),
+                                  [segment](const auto& candidate) { return candidate.get() == segment; });
   if (freed.ok()) {
     add(reserved_bytes_, -segment->bytes());
   } else {
     add(quarantined_bytes_, segment->bytes());
+    lost_segments_.push_back(std::move(*owned));
   }
-  std::erase_if(segments_, [segment](const auto& owned) { return owned.get() == segment; });
+  segments_.erase(owned);
   return freed;
 }
 
@@ -199,6 +202,13 @@ void MappingTable::shut_down() {
     if (block->mappings == nullptr) (void)pool_.release(block).ok();
     block = next;
   }
+  pool_.release_lost();
+  for (const auto& segment : lost_segments_) {
+    if (!driver_.address_free(segment->base, segment->bytes()).ok()) continue;
+    add(reserved_bytes_, -segment->bytes());
+    add(quarantined_bytes_, -segment->bytes());
+  }
+  lost_segments_.clear();
   for (std::size_t i = segments_.size(); i-- > 0;) {
     if (segments_[i]->mapped_slots == 0) (void)address_free(segments_[i].get()).ok();
   }

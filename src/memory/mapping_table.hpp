@@ -31,7 +31,7 @@ class MappingTable {
 
   // A new segment. One driver call. Errors: as the driver's reserve.
   Result<VmmSegment*> reserve(std::uint32_t slot_count);
-  // Gives a segment without mappings back. On an error its addresses are lost, and counted so.
+  // Gives a segment without mappings back. On an error its addresses are lost until shutdown, and counted so.
   Status address_free(VmmSegment* segment);
 
   // Maps a PhyBlock at empty slots, without access yet and not as its home. One driver call.
@@ -77,6 +77,7 @@ class MappingTable {
   const std::uint32_t granule_shift_;
   const std::vector<int> access_;
   std::vector<std::unique_ptr<VmmSegment>> segments_;
+  std::vector<std::unique_ptr<VmmSegment>> lost_segments_;  // empty ones that the driver would not take back
   Slab<Mapping> mappings_;
   RetireQueue stale_;
   std::vector<Mapping*> scratch_;

@@ -34,14 +34,29 @@ Status PhyPool::release(PhyBlock* block) {
   const Status released = driver_.release(block->handle);
   spare_.erase(block);
   add(spare_bytes_, -bytes_of(block));
-  if (released.ok()) {
-    add(held_, -bytes_of(block));
-    add(released_, 1);
-  } else {
+  if (!released.ok()) {
+    lost_.push_back(block);
     add(lost_bytes_, bytes_of(block));
+    return released;
   }
+  add(held_, -bytes_of(block));
+  add(released_, 1);
   blocks_.put(block);
   return released;
+}
+
+void PhyPool::release_lost() {
+  for (PhyBlock* block = lost_.front(); block != nullptr;) {
+    PhyBlock* next = BlockList::next(block);
+    if (driver_.release(block->handle).ok()) {
+      lost_.erase(block);
+      add(lost_bytes_, -bytes_of(block));
+      add(held_, -bytes_of(block));
+      add(released_, 1);
+      blocks_.put(block);
+    }
+    block = next;
+  }
 }
 
 void PhyPool::leave_spare(PhyBlock* block) {
@@ -58,8 +73,15 @@ void PhyPool::join_spare(PhyBlock* block) {
 
 void PhyPool::check() const {
   std::uint64_t spare_bytes = 0;
-  std::uint64_t held = lost_bytes();
+  std::uint64_t lost_bytes = 0;
+  std::uint64_t held = 0;
   std::uint64_t count = 0;
+  for (const PhyBlock* b = lost_.front(); b != nullptr; b = BlockList::next(b)) {
+    GMLAKE_CHECK(b->home == nullptr && b->mappings == nullptr);
+    lost_bytes += bytes_of(b);
+    ++count;
+  }
+  held += lost_bytes;
   for (const PhyBlock* b = spare_.front(); b != nullptr; b = BlockList::next(b)) {
     GMLAKE_CHECK(b->home == nullptr);
     spare_bytes += bytes_of(b);
@@ -71,6 +93,7 @@ void PhyPool::check() const {
     ++count;
   }
   GMLAKE_CHECK_EQ(spare_bytes, this->spare_bytes());
+  GMLAKE_CHECK_EQ(lost_bytes, this->lost_bytes());
   GMLAKE_CHECK_EQ(held, held_bytes());
   GMLAKE_CHECK_EQ(count, blocks_.live_count());
 }

@@ -24,9 +24,11 @@ class PhyPool {
 
   // A spare block of that size. One driver call. Errors: as the driver's create; nothing changed.
   Result<PhyBlock*> create(std::uint32_t granules);
-  // Gives a spare block without mappings back to the driver. On an error the block is forgotten but stays held: its
-  // bytes are lost, and counted so.
+  // Gives a spare block without mappings back to the driver. On an error the block is never used again but stays held:
+  // its bytes are lost, and counted so.
   Status release(PhyBlock* block);
+  // Tries once more to give back what is lost. For shutdown.
+  void release_lost();
 
   // A spare block becomes one with a home, and back.
   void leave_spare(PhyBlock* block);
@@ -55,6 +57,7 @@ class PhyPool {
   Slab<PhyBlock> blocks_;
   BlockList in_use_;
   BlockList spare_;
+  BlockList lost_;
   std::atomic<std::uint64_t> held_{0};
   std::atomic<std::uint64_t> peak_held_{0};
   std::atomic<std::uint64_t> spare_bytes_{0};
