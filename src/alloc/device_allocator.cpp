@@ -105,7 +105,7 @@ Status DeviceAllocator::deallocate(Address address, std::uint64_t stream) {
       for (const memory::StreamIndex use : uses_of(*block, freed_on.index)) {
         fences.push_back({use, ++streams_[use].tick});
       }
-      deferred_.push_back({block, fences});
+      deferred_.push_back({block, fences, ++streams_[block->pool->stream()].tick});
       uses_.erase(block);
     }
     live_.take(address);

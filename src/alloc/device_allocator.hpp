@@ -77,6 +77,7 @@ class DeviceAllocator {
   struct Deferred {  // freed, and in use on other streams until these fences pass
     stitch::Block* block = nullptr;
     std::vector<memory::Fence> fences;
+    std::uint64_t tick = 0;  // of its own stream, at the free: what that enqueued on it came before
   };
   struct Request {
     StreamState& stream;

@@ -213,7 +213,7 @@ void DeviceAllocator::reclaim_deferred() {
   for (auto passed = kept; passed != deferred_.end(); ++passed) {
     Pool* pool = passed->block->pool;
     stats_.active_bytes.remove(passed->block->bytes);
-    pool->give_back(passed->block, ++streams_[pool->stream()].tick);
+    pool->give_back(passed->block, passed->tick);  // not the tick of now, whose fence nobody has waited for
   }
   deferred_.erase(kept, deferred_.end());
 }

@@ -1,0 +1,129 @@
+#include "support/program.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <random>
+
+namespace gmlake::test {
+namespace {
+
+const char* name_of(Op::Kind kind) {
+  constexpr std::array kNames = {"alloc", "free", "record", "work", "advance", "trim", "fail", "heal"};
+  return kNames[static_cast<std::size_t>(kind)];
+}
+
+// std's distributions differ between libraries; this does not.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : engine_(seed) {}
+  std::uint64_t below(std::uint64_t bound) { return bound == 0 ? 0 : engine_() % bound; }
+  bool chance(std::uint64_t percent) { return below(100) < percent; }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+std::uint64_t pick_bytes(Random& random, std::uint64_t max_bytes) {
+  std::uint64_t top = 1;
+  std::uint64_t powers = 1;
+  while (top < max_bytes) top *= 2, ++powers;
+  const std::uint64_t high = std::uint64_t{1} << random.below(powers);
+  return std::min(max_bytes, high + random.below(high));
+}
+
+}  // namespace
+
+std::string to_source(const Program& program) {
+  std::string text;
+  for (const Op& op : program) {
+    text += std::string("      {Op::Kind::") + name_of(op.kind) + ", " + std::to_string(op.block) + ", " +
+            std::to_string(op.amount) + ", " + std::to_string(op.stream) + "},\n";
+  }
+  return text;
+}
+
+Program generate_program(const Conditions& conditions, std::uint64_t seed, std::size_t operations) {
+  Random random(seed);
+  Program program;
+  std::vector<std::uint32_t> live;
+  std::uint32_t next = 0;
+  std::uint64_t wanted_blocks = 1 + random.below(conditions.max_blocks);
+  const auto stream = [&] { return static_cast<std::uint32_t>(random.below(conditions.streams)); };
+  while (program.size() < operations) {
+    const std::uint64_t dice = random.below(1000);
+    if (dice < 10) wanted_blocks = 1 + random.below(conditions.max_blocks);  // phases, as iterations of a job are
+    if (dice < 40) {
+      program.push_back({Op::Kind::advance, 0, 1 + random.below(8), stream()});
+    } else if (dice < 45) {
+      program.push_back({Op::Kind::trim, 0, random.below(2) * random.below(conditions.max_bytes), 0});
+    } else if (conditions.faults && dice < 75) {
+      program.push_back({Op::Kind::fail, 0, 1 + random.below(30), static_cast<std::uint32_t>(random.below(8))});
+    } else if (conditions.faults && dice < 120) {
+      program.push_back({Op::Kind::heal, 0, 0, 0});
+    } else if (!live.empty() && dice < 240) {
+      const std::uint32_t block = live[random.below(live.size())];
+      if (random.chance(50)) {
+        program.push_back({Op::Kind::record, block, 0, stream()});
+      } else {
+        program.push_back({Op::Kind::work, block, 0, 0});
+      }
+    } else if (!live.empty() && random.below(2 * wanted_blocks) < live.size()) {
+      const std::size_t at = random.below(live.size());
+      const std::uint32_t other = random.chance(10) ? stream() : ~0u;  // ~0: the stream it was allocated on
+      program.push_back({Op::Kind::free, live[at], 0, other});
+      live[at] = live.back();
+      live.pop_back();
+    } else {
+      program.push_back({Op::Kind::alloc, next, pick_bytes(random, conditions.max_bytes), stream()});
+      live.push_back(next++);
+    }
+  }
+  return program;
+}
+
+Program shrink(const Conditions& conditions, Program program) {
+  for (std::size_t chunk = std::max<std::size_t>(program.size() / 2, 1); chunk > 0;) {
+    bool dropped = false;
+    for (std::size_t at = 0; at < program.size();) {
+      Program shorter = program;
+      const auto first = shorter.begin() + static_cast<std::ptrdiff_t>(at);
+      shorter.erase(first, first + static_cast<std::ptrdiff_t>(std::min(chunk, program.size() - at)));
+      if (!run_program_apart(conditions, shorter).failure.empty()) {
+        program = std::move(shorter);
+        dropped = true;
+      } else {
+        at += chunk;
+      }
+    }
+    if (chunk > 1 || !dropped) chunk /= 2;
+  }
+  return program;
+}
+
+std::string run_random_programs(const char* name, const Conditions& conditions, std::uint64_t first_seed,
+                                std::size_t operations, std::size_t length) {
+  Outcome sum;
+  std::uint64_t seed = first_seed;
+  for (; sum.operations < operations; ++seed) {
+    const Program program = generate_program(conditions, seed, length);
+    const Outcome outcome = run_program_apart(conditions, program);
+    if (!outcome.failure.empty()) {
+      const Program least = shrink(conditions, program);
+      return std::string(name) + ", seed " + std::to_string(seed) + ": " + outcome.failure + "\nshrunk to " +
+             std::to_string(least.size()) + " operations: " + run_program_apart(conditions, least).failure + "\n" +
+             to_source(least);
+    }
+    sum.operations += outcome.operations;
+    sum.ooms += outcome.ooms;
+    sum.waits += outcome.waits;
+    sum.faults += outcome.faults;
+  }
+  std::printf("%s: %llu operations, seeds %llu to %llu, %llu out of memory, %llu waits, %llu faults\n", name,
+              static_cast<unsigned long long>(sum.operations), static_cast<unsigned long long>(first_seed),
+              static_cast<unsigned long long>(seed - 1), static_cast<unsigned long long>(sum.ooms),
+              static_cast<unsigned long long>(sum.waits), static_cast<unsigned long long>(sum.faults));
+  return {};
+}
+
+}  // namespace gmlake::test

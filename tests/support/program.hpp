@@ -1,0 +1,64 @@
+// Programs of allocator operations: made from a seed, run against the reference, shrunk when they fail, and written as
+// C++ that can be pasted into a test. Operations on blocks that are not live do nothing, so any part of a program is a
+// program. Each run has a device and an allocator of its own, in a child process: an abort is a finding like any other.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gmlake/options.hpp"
+
+namespace gmlake::test {
+
+struct Op {
+  enum class Kind : std::uint8_t { alloc, free, record, work, advance, trim, fail, heal };
+  Kind kind = Kind::alloc;
+  std::uint32_t block = 0;   // alloc, free, record, work
+  std::uint64_t amount = 0;  // alloc: bytes. advance: operations. trim: bytes to keep. fail: which call, from 1
+  std::uint32_t stream = 0;  // alloc, free, record, advance. fail: the fault, as fault_of() reads it
+};
+
+using Program = std::vector<Op>;
+
+// The pasteable form: {Op::Kind::alloc, 0, 4096, 1},
+std::string to_source(const Program& program);
+
+struct Conditions {
+  bool host = false;  // the host driver, with contents; else the model
+  std::uint64_t granularity = std::uint64_t{64} << 10;
+  std::uint64_t capacity_granules = 256;
+  std::uint32_t streams = 4;  // the odd ones are on hold: they complete work at `advance` alone
+  Options options = {};
+  // What generate() makes:
+  std::uint64_t max_bytes = std::uint64_t{8} << 20;  // of one block; sizes are even over powers of two from 1 B
+  std::uint32_t max_blocks = 64;                     // live at a time
+  bool faults = false;                               // fail and heal operations too
+};
+
+Program generate_program(const Conditions& conditions, std::uint64_t seed, std::size_t operations);
+
+// What a program did, where nothing went wrong.
+struct Outcome {
+  std::string failure;  // the first thing that was wrong, with the number of the operation; empty: all was right
+  std::uint64_t operations = 0;
+  std::uint64_t ooms = 0;
+  std::uint64_t waits = 0;  // for the device
+  std::uint64_t faults = 0;
+};
+
+// In this process: for pasted programs, where a debugger is wanted.
+Outcome run_program(const Conditions& conditions, const Program& program);
+// In a child.
+Outcome run_program_apart(const Conditions& conditions, const Program& program);
+
+// Drops operations for as long as the program still fails.
+Program shrink(const Conditions& conditions, Program program);
+
+// Runs programs of `length` operations from seeds first_seed, +1, ... until `operations` have run. The first that fails
+// is shrunk, and what comes back is the report with its source; empty: none failed. Prints what was run.
+std::string run_random_programs(const char* name, const Conditions& conditions, std::uint64_t first_seed,
+                                std::size_t operations, std::size_t length);
+
+}  // namespace gmlake::test

@@ -1,0 +1,293 @@
+// One run of a program: every operation goes to the allocator and to the reference, and what differs ends it.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include "driver/fault.hpp"
+#include "driver/host.hpp"
+#include "driver/model.hpp"
+#include "gmlake/allocator.hpp"
+#include "gmlake/bytes.hpp"
+#include "support/contents.hpp"
+#include "support/program.hpp"
+#include "support/reference.hpp"
+
+namespace gmlake::test {
+namespace {
+
+// A fault as a program writes it: 4 codes, once or from then on.
+driver::Fault fault_of(const Op& op) {
+  constexpr std::array kCodes = {ErrorCode::out_of_memory, ErrorCode::invalid_value, ErrorCode::unknown,
+                                 ErrorCode::too_many_mappings};
+  return {.kind = {}, .nth = op.amount, .sticky = (op.stream & 4) != 0, .code = kCodes[op.stream & 3]};
+}
+
+StreamHandle handle_of(std::uint32_t stream) { return std::bit_cast<StreamHandle>(std::uintptr_t{stream}); }
+
+class Run {
+ public:
+  explicit Run(const Conditions& conditions)
+      : conditions_(conditions), device_(make_device(conditions)), reference_(*device_), fault_(reference_) {
+    for (std::uint32_t stream = 1; stream < conditions.streams; stream += 2) device_->streams().hold({0, stream});
+    restart();
+  }
+
+  Outcome run(const Program& program) {
+    for (const Op& op : program) {
+      step(op);
+      ++outcome_.operations;
+      if (outcome_.failure.empty() && outcome_.operations % 64 == 0) compare();
+      if (!outcome_.failure.empty()) {
+        outcome_.failure = "operation " + std::to_string(outcome_.operations) + ": " + outcome_.failure;
+        return outcome_;
+      }
+    }
+    finish();
+    return outcome_;
+  }
+
+ private:
+  struct Block {
+    driver::Address address = 0;
+    std::uint64_t bytes = 0;
+    std::uint32_t stream = 0;
+  };
+
+  static std::unique_ptr<driver::SimulatedDriver> make_device(const Conditions& conditions) {
+    const std::uint64_t capacity = conditions.capacity_granules * conditions.granularity;
+    if (!conditions.host) {
+      driver::ModelOptions options;
+      options.capacity_bytes = capacity;
+      options.granularity = conditions.granularity;
+      return std::make_unique<driver::ModelDriver>(options);
+    }
+    driver::HostOptions options;
+    options.capacity_bytes = capacity;
+    options.granularity = conditions.granularity;
+    return std::move(driver::HostDriver::make(options)).value();
+  }
+
+  void restart() { allocator_ = std::move(Allocator::create(fault_, conditions_.options)).value(); }
+
+  void fail(const std::string& what) {
+    if (outcome_.failure.empty()) outcome_.failure = what;
+  }
+
+  std::uint64_t limit() const {
+    const std::uint64_t capacity = conditions_.capacity_granules * conditions_.granularity;
+    const std::uint64_t limit = conditions_.options.limit_bytes;
+    return limit == 0 ? capacity : std::min(capacity, limit);
+  }
+
+  // A kernel of the block's owner: it sees what was written before, on the host.
+  void work(std::uint32_t id, const Block& block, std::uint32_t stream, bool first) {
+    const driver::Access access{block.address, block.bytes, first};
+    std::function<void()> kernel;
+    if (conditions_.host) {
+      kernel = [this, id, block, first] {
+        if (first) {
+          write_stamps(block.address, block.bytes, id);
+        } else if (wrong_stamps(block.address, block.bytes, id) != 0) {
+          fail("block " + std::to_string(id) + " does not hold what was written there");
+        }
+      };
+    }
+    if (!reference_.launch({0, stream}, {access}, std::move(kernel)).ok()) fail("a kernel could not touch its block");
+  }
+
+  void allocate(const Op& op) {
+    if (live_.count(op.block) != 0) return;
+    const std::uint64_t waits = device_->streams().synchronizations();
+    const std::uint64_t held = device_->usage().physical_bytes;
+    const Result<void*> pointer = allocator_->try_allocate(op.amount, 0, handle_of(op.stream));
+    if (!tainted() && device_->streams().synchronizations() != waits) {  // there has to be a reason to wait
+      const std::uint64_t room = limit() - held;
+      if (op.amount + conditions_.options.max_phy_block_bytes <= room) fail("waited with memory left to create");
+    }
+    if (!pointer) return refused(op, pointer.error());
+    const Block block{std::bit_cast<std::uintptr_t>(*pointer), round_up(op.amount, 512), op.stream};
+    if (std::string why = reference_.allocated(block.address, block.bytes, {0, op.stream}); !why.empty()) {
+      return fail("block " + std::to_string(op.block) + " " + why);
+    }
+    live_.emplace(op.block, block);
+    requested_ += op.amount;
+    sizes_[op.block] = op.amount;
+    work(op.block, block, op.stream, true);
+  }
+
+  // Where nothing was made to fail, memory runs out only when live blocks leave too little.
+  void refused(const Op& op, const Error& error) {
+    if (error.code == ErrorCode::out_of_memory) ++outcome_.ooms;
+    if (tainted()) return;
+    const std::uint64_t granule = conditions_.granularity;
+    const std::uint64_t piece = std::max<std::uint64_t>(conditions_.options.max_phy_block_bytes / granule, 1);
+    const std::uint64_t wanted = (op.amount + granule - 1) / granule + piece;
+    const std::uint64_t total = conditions_.capacity_granules * granule;
+    if (op.amount > total && error.code == ErrorCode::invalid_size) return;
+    if (error.code != ErrorCode::out_of_memory) return fail("refused without a reason: " + describe(error));
+    if (reference_.pinned_granules(granule, piece) + wanted <= limit() / granule) {
+      fail("ran out of memory with " + format_bytes(reference_.live_bytes()) + " live: " + describe(error));
+    }
+  }
+
+  bool tainted() {
+    if (fault_.reached()) tainted_ = true;
+    return tainted_;
+  }
+
+  void release(const Op& op) {
+    const auto found = live_.find(op.block);
+    if (found == live_.end()) return;
+    const Block block = found->second;
+    const std::uint32_t stream = op.stream == ~0u ? block.stream : op.stream;
+    if (stream != block.stream) reference_.order_after({0, stream}, {0, block.stream});
+    work(op.block, block, stream, false);
+    if (std::string why = reference_.freed(block.address, {0, stream}); !why.empty()) fail(why);
+    const std::uint64_t waits = device_->streams().synchronizations();
+    const Status freed = allocator_->try_deallocate(std::bit_cast<void*>(block.address), handle_of(stream));
+    if (device_->streams().synchronizations() != waits) fail("a free waited for the device");
+    if (!freed.ok()) fail("a free was refused: " + describe(freed.error()));
+    requested_ -= sizes_[op.block];
+    sizes_.erase(op.block);
+    live_.erase(found);
+  }
+
+  void record(const Op& op) {
+    const auto found = live_.find(op.block);
+    if (found == live_.end()) return;
+    const Block& block = found->second;
+    if (op.stream != block.stream) reference_.order_after({0, op.stream}, {0, block.stream});
+    work(op.block, block, op.stream, false);
+    (void)reference_.recorded(block.address, {0, op.stream});
+    const Status status = allocator_->try_record_stream(std::bit_cast<void*>(block.address), handle_of(op.stream));
+    if (!status.ok()) fail("record_stream was refused: " + describe(status.error()));
+  }
+
+  void step(const Op& op) {
+    switch (op.kind) {
+      case Op::Kind::alloc:
+        allocate(op);
+        break;
+      case Op::Kind::free:
+        release(op);
+        break;
+      case Op::Kind::record:
+        record(op);
+        break;
+      case Op::Kind::work:
+        if (const auto found = live_.find(op.block); found != live_.end()) {
+          work(op.block, found->second, found->second.stream, false);
+        }
+        break;
+      case Op::Kind::advance:
+        device_->streams().advance({0, op.stream}, op.amount);
+        break;
+      case Op::Kind::trim:
+        if (Status trimmed = allocator_->trim(op.amount); !trimmed.ok() && !tainted()) fail("trim failed");
+        break;
+      case Op::Kind::fail:
+        (void)tainted();
+        fault_.arm(fault_of(op));
+        break;
+      case Op::Kind::heal:
+        outcome_.faults += fault_.reached() ? 1 : 0;
+        (void)tainted();
+        fault_.arm({.nth = ~std::uint64_t{0}});
+        break;
+    }
+    if (!reference_.broken().empty()) fail(reference_.broken());
+    if (device_->usage().physical_bytes > limit()) fail("more memory is held than the limit allows");
+  }
+
+  // The books against the reference's, and against themselves.
+  void compare() {
+    allocator_->check();
+    const DeviceStats stats = allocator_->stats();
+    if (stats.allocations.current != live_.size()) fail("the count of live blocks is wrong");
+    if (stats.allocated_bytes.current != reference_.live_bytes()) fail("the count of live bytes is wrong");
+    if (stats.requested_bytes.current != requested_) fail("the count of requested bytes is wrong");
+    if (!tainted() && stats.reserved_bytes != device_->usage().physical_bytes) fail("the memory held is counted wrong");
+    if (!device_->streams().violations().empty()) fail("the streams report a violation");
+  }
+
+  void finish() {
+    fault_.heal();
+    while (!live_.empty() && outcome_.failure.empty()) {
+      step({Op::Kind::free, live_.begin()->first, 0, ~0u});
+    }
+    device_->streams().advance_all();
+    compare();
+    outcome_.waits = device_->streams().synchronizations();
+    const DeviceStats stats = allocator_->stats();
+    const std::uint64_t lost = stats.lost_bytes + stats.quarantined_bytes;
+    if (lost == 0 && outcome_.failure.empty()) {  // all of the memory can be had again, in one piece
+      const Result<void*> all = allocator_->try_allocate(round_down(limit(), conditions_.granularity), 0, handle_of(0));
+      if (!all) fail("the whole memory could not be had at the end: " + describe(all.error()));
+    }
+    allocator_.reset();
+    if (!(device_->usage() == driver::Usage{})) fail("the driver still holds something at the end");
+    if (device_->streams().live_events() != 0) fail("events are left at the end");
+    if (!device_->streams().violations().empty()) fail("the streams report a violation");
+  }
+
+  const Conditions& conditions_;
+  Outcome outcome_;
+  std::unique_ptr<driver::SimulatedDriver> device_;
+  Reference reference_;
+  driver::FaultDriver fault_;
+  std::unique_ptr<Allocator> allocator_;
+  std::map<std::uint32_t, Block> live_;
+  std::map<std::uint32_t, std::uint64_t> sizes_;
+  std::uint64_t requested_ = 0;
+  bool tainted_ = false;
+};
+
+}  // namespace
+
+Outcome run_program(const Conditions& conditions, const Program& program) { return Run(conditions).run(program); }
+
+Outcome run_program_apart(const Conditions& conditions, const Program& program) {
+  std::array<int, 2> ends{};
+  Outcome outcome;
+  if (pipe(ends.data()) != 0) {
+    outcome.failure = "no pipe";
+    return outcome;
+  }
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    outcome = run_program(conditions, program);
+    const std::array numbers = {outcome.operations, outcome.ooms, outcome.waits, outcome.faults};
+    std::string message(sizeof numbers, '\0');
+    std::memcpy(message.data(), numbers.data(), sizeof numbers);
+    message += outcome.failure;
+    const bool written = write(ends[1], message.data(), message.size()) == static_cast<ssize_t>(message.size());
+    std::_Exit(written ? 0 : 1);
+  }
+  close(ends[1]);
+  std::string message;
+  std::array<char, 4096> buffer{};
+  for (ssize_t got = 0; (got = read(ends[0], buffer.data(), buffer.size())) > 0;) {
+    message.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+  close(ends[0]);
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child) status = -1;
+  std::array<std::uint64_t, 4> numbers{};
+  if (status != 0 || message.size() < sizeof numbers) {
+    outcome.failure = "the process ended with status " + std::to_string(status);
+    return outcome;
+  }
+  std::memcpy(numbers.data(), message.data(), sizeof numbers);
+  return {message.substr(sizeof numbers), numbers[0], numbers[1], numbers[2], numbers[3]};
+}
+
+}  // namespace gmlake::test

@@ -1,0 +1,110 @@
+// A reference for what an allocator may do. It lies between the allocator and the driver and knows three things: which
+// physical bytes lie at which address, which of them belong to live blocks, and which work is ordered before which.
+// There is no pool and no stitching in it: it says whether a result is legal, not which one is right.
+// One thread, one device.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "driver/simulated.hpp"
+
+namespace gmlake::test {
+
+class Reference final : public driver::Driver {
+ public:
+  using Address = driver::Address;
+  using Handle = driver::Handle;
+  using Event = driver::Event;
+  using Stream = driver::Stream;
+
+  explicit Reference(driver::SimulatedDriver& device) : device_(device) {}
+
+  // What the allocator did for its callers. Each gives what was wrong with that, nothing where it was legal.
+  std::string allocated(Address address, std::uint64_t bytes, Stream stream);
+  std::string recorded(Address address, Stream stream);
+  std::string freed(Address address, Stream stream);
+  // The first rule that a driver call broke.
+  const std::string& broken() const { return broken_; }
+
+  // Work of the callers: a kernel; and `waiter` waits for all that `other` has so far.
+  Status launch(Stream stream, std::vector<driver::Access> accesses, std::function<void()> run);
+  void order_after(Stream waiter, Stream other);
+
+  std::uint64_t live_blocks() const { return live_.size(); }
+  std::uint64_t live_bytes() const { return live_bytes_; }
+  // The most granules that live blocks can keep from others, where physical memory comes in pieces of `piece` granules.
+  std::uint64_t pinned_granules(std::uint64_t granule, std::uint64_t piece) const;
+
+  std::string_view name() const override { return device_.name(); }
+  Result<int> device_count() override { return device_.device_count(); }
+  Result<driver::DeviceProperties> device_properties(int device) override { return device_.device_properties(device); }
+  Result<driver::MemoryInfo> memory_info(int device) override { return device_.memory_info(device); }
+  Result<std::uint64_t> granularity(const driver::MemoryProperties& properties) override {
+    return device_.granularity(properties);
+  }
+  Result<Address> reserve(std::uint64_t bytes, std::uint64_t alignment) override {
+    return device_.reserve(bytes, alignment);
+  }
+  Status address_free(Address address, std::uint64_t bytes) override { return device_.address_free(address, bytes); }
+  Result<Handle> create(std::uint64_t bytes, const driver::MemoryProperties& properties) override {
+    return device_.create(bytes, properties);
+  }
+  Status release(Handle handle) override;
+  Status map(Address address, std::uint64_t bytes, Handle handle) override;
+  Status unmap(Address address, std::uint64_t bytes) override;
+  Status set_access(Address address, std::uint64_t bytes, std::span<const int> devices) override {
+    return device_.set_access(address, bytes, devices);
+  }
+  Result<Event> event_create(int device) override { return device_.event_create(device); }
+  Status event_record(Event event, Stream stream) override;
+  Result<bool> event_query(Event event) override { return device_.event_query(event); }
+  Status event_synchronize(Event event) override { return device_.event_synchronize(event); }
+  Status stream_wait(Stream stream, Event event) override;
+  Status event_destroy(Event event) override { return device_.event_destroy(event); }
+  Result<driver::CaptureState> capture_state(Stream stream) override { return device_.capture_state(stream); }
+  std::uint64_t clock_ns() override { return device_.clock_ns(); }
+
+ private:
+  using Clock = std::map<std::uint64_t, std::uint64_t>;  // by stream: how many of its operations are known to be before
+  struct Piece {                                         // physical bytes
+    Handle handle = Handle::none;
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+    friend bool operator==(const Piece&, const Piece&) = default;
+  };
+  struct Extent {  // of one handle: who has it, or which work has to be over before anyone may
+    std::uint64_t end = 0;
+    bool live = false;
+    Clock users;
+  };
+  struct Live {
+    std::uint64_t bytes = 0;
+    std::vector<Piece> pieces;
+    std::vector<std::uint64_t> streams;  // that use it
+  };
+  struct Mapped {
+    std::uint64_t bytes = 0;
+    Handle handle = Handle::none;
+  };
+
+  std::vector<Piece> pieces_of(Address address, std::uint64_t bytes) const;  // fewer bytes where some are not mapped
+  bool complete(std::uint64_t stream, std::uint64_t point) const;
+  std::string conflict(const Piece& piece, std::uint64_t stream) const;
+  void put(const Piece& piece, const Extent& extent);
+
+  driver::SimulatedDriver& device_;
+  std::map<Address, Mapped> mapped_;
+  std::unordered_map<std::uint64_t, std::map<std::uint64_t, Extent>> extents_;  // by handle and begin
+  std::map<Address, Live> live_;
+  std::uint64_t live_bytes_ = 0;
+  std::map<std::uint64_t, std::uint64_t> enqueued_;  // by stream: operations so far
+  std::map<std::uint64_t, Clock> order_;             // by stream: what its next operation comes after
+  std::unordered_map<std::uint64_t, Clock> events_;
+  std::string broken_;
+};
+
+}  // namespace gmlake::test
