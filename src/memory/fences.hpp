@@ -4,8 +4,8 @@
 // remembers the tick it stands for; a fence (stream, tick) has passed once an event recorded at that tick or later has.
 // So one event answers for all memory freed before it, and nothing is recorded on the hot path.
 //
-// Thread-safe by a lock of its own, which is held across event calls (0.1 to 0.2 us) and which the hot path never
-// takes.
+// Thread-safe by a lock of its own, which is held across event calls (0.1 to 0.2 us), those that wait for the device
+// excepted, and which the hot path never takes.
 #pragma once
 
 #include <cstdint>
@@ -50,8 +50,8 @@ class Fences {
 
  private:
   struct Mark {
-    std::uint64_t tick;
-    driver::Event event;
+    std::uint64_t tick = 0;
+    driver::Event event = driver::Event::none;
   };
   struct Clock {
     driver::Stream stream;
@@ -67,6 +67,7 @@ class Fences {
   mutable Mutex mutex_;
   std::deque<Clock> clocks_ GMLAKE_GUARDED_BY(mutex_);
   std::vector<driver::Event> idle_events_ GMLAKE_GUARDED_BY(mutex_);
+  std::size_t event_count_ GMLAKE_GUARDED_BY(mutex_) = 0;  // made by this, idle ones and pending ones
   std::uint64_t pending_ GMLAKE_GUARDED_BY(mutex_) = 0;
 };
 

@@ -47,7 +47,10 @@ Status MappingTable::address_free(VmmSegment* segment) {
 Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyBlock* block) {
   const std::uint32_t end = slot + block->granules;
   GMLAKE_CHECK(end <= segment->slot_count);
-  if (segment->slots.size() < end) segment->slots.resize(end);
+  std::vector<Mapping*>& slots = segment->slots;
+  if (slots.capacity() < end) {  // had now, used once the driver has mapped
+    slots.reserve(std::clamp<std::size_t>(2 * slots.capacity(), end, segment->slot_count));
+  }
   Mapping* mapping = mappings_.take();
   mapping->block = block;
   mapping->segment = segment;
@@ -58,9 +61,10 @@ Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyB
     mappings_.put(mapping);
     return mapped.error();
   }
+  if (slots.size() < end) slots.resize(end);
   for (std::uint32_t i = slot; i < end; ++i) {
-    GMLAKE_DCHECK(segment->slots[i] == nullptr);
-    segment->slots[i] = mapping;
+    GMLAKE_DCHECK(slots[i] == nullptr);
+    slots[i] = mapping;
   }
   segment->mapped_slots += block->granules;
   mapping->next_of_block = block->mappings;
@@ -218,8 +222,15 @@ void MappingTable::check() const {
   std::uint64_t mappings = 0;
   std::uint64_t stale_granules = 0;
   std::uint64_t quarantined = 0;
+  std::uint64_t reserved = 0;
+  std::size_t queued = 0;
+  for (const auto& segment : lost_segments_) {
+    reserved += segment->bytes();
+    quarantined += segment->bytes();
+  }
   for (const auto& segment : segments_) {
     std::uint32_t mapped_slots = 0;
+    reserved += segment->bytes();
     for (std::uint32_t slot = 0; slot < segment->slots.size();) {
       const Mapping* mapping = segment->slots[slot];
       if (mapping == nullptr) {
@@ -235,16 +246,20 @@ void MappingTable::check() const {
       ++mappings;
       mapped_slots += mapping->block->granules;
       if (mapping->quarantined) {
+        GMLAKE_CHECK(mapping->stale());
         quarantined += std::uint64_t{mapping->block->granules} << granule_shift_;
       } else if (mapping->stale()) {
         stale_granules += mapping->block->granules;
+        ++queued;
       }
     }
     GMLAKE_CHECK_EQ(mapped_slots, segment->mapped_slots);
   }
   GMLAKE_CHECK_EQ(mappings, mapping_count());
   GMLAKE_CHECK_EQ(stale_granules, this->stale_granules());
-  GMLAKE_CHECK(quarantined <= quarantined_bytes());
+  GMLAKE_CHECK_EQ(queued, stale_.size());
+  GMLAKE_CHECK_EQ(quarantined, quarantined_bytes());
+  GMLAKE_CHECK_EQ(reserved, reserved_address_bytes());
 }
 
 }  // namespace gmlake::memory

@@ -1,0 +1,146 @@
+// Fences when event calls, or the host's memory, fail: nothing passes early, and no event is lost.
+#include <gtest/gtest.h>
+
+#include <new>
+#include <vector>
+
+#include "driver/fault.hpp"
+#include "driver/model.hpp"
+#include "memory/fences.hpp"
+#include "support/failing_new.hpp"
+
+namespace gmlake::memory {
+namespace {
+
+constexpr driver::Stream kA{0, 1};
+constexpr driver::Stream kB{0, 2};
+
+struct Rig {
+  driver::ModelDriver model;
+  driver::FaultDriver fault{model};
+};
+
+TEST(FencesFault, NothingStandsForATickWhoseRecordFailed) {
+  for (const Step step : {Step::event_create, Step::event_record}) {
+    Rig rig;
+    {
+      Fences fences(rig.fault, 0);
+      const StreamIndex a = fences.intern(kA);
+      rig.model.streams().hold(kA);
+      rig.fault.arm({.kind = step, .code = ErrorCode::unknown});
+      const Status marked = fences.mark(a, 1);
+      ASSERT_FALSE(marked.ok());
+      EXPECT_EQ(marked.error().step, step);
+      EXPECT_EQ(fences.events_pending(), 0u);
+      rig.fault.heal();
+      rig.model.streams().resume(kA);
+      EXPECT_TRUE(fences.poll().ok());
+      EXPECT_FALSE(fences.passed({a, 1})) << "it never passes by itself";
+      EXPECT_TRUE(fences.mark(a, 1).ok());
+      EXPECT_TRUE(fences.poll().ok());
+      EXPECT_TRUE(fences.passed({a, 1}));
+    }
+    EXPECT_EQ(rig.model.streams().live_events(), 0u);
+  }
+}
+
+TEST(FencesFault, NothingPassesByAQueryOrAWaitThatFailed) {
+  Rig rig;
+  Fences fences(rig.fault, 0);
+  const StreamIndex a = fences.intern(kA);
+  ASSERT_TRUE(fences.mark(a, 1).ok());
+  rig.fault.arm({.kind = Step::event_query, .code = ErrorCode::device_lost});
+  EXPECT_EQ(fences.poll().error().code, ErrorCode::device_lost);
+  EXPECT_FALSE(fences.passed({a, 1}));
+  rig.fault.arm({.kind = Step::event_synchronize, .sticky = true});
+  EXPECT_FALSE(fences.wait({a, 1}).ok());
+  EXPECT_FALSE(fences.passed({a, 1}));
+  EXPECT_EQ(fences.events_pending(), 1u);
+  rig.fault.heal();
+  EXPECT_TRUE(fences.wait({a, 1}).ok());
+  EXPECT_TRUE(fences.passed({a, 1}));
+}
+
+// Every call of a scenario fails in turn: whatever is said to have passed has passed, and nothing leaks.
+TEST(FencesFault, EveryCallMayFailAndNothingPassesEarly) {
+  const auto scenario = [](Rig& rig) {
+    driver::StreamSimulator& streams = rig.model.streams();
+    Fences fences(rig.fault, 0);
+    const StreamIndex a = fences.intern(kA);
+    const StreamIndex b = fences.intern(kB);
+    streams.hold(kA);
+    EXPECT_TRUE(streams.enqueue(kA, {}).ok());
+    (void)fences.mark(a, 1).ok();
+    (void)fences.mark(b, 1).ok();
+    (void)fences.poll().ok();
+    EXPECT_FALSE(fences.passed({a, 1}));
+    const Status waits = fences.make_stream_wait(b, {a, 2});
+    EXPECT_TRUE(streams.enqueue(kB, {}).ok());
+    EXPECT_EQ(streams.pending(kB) != 0, waits.ok());
+    if (fences.wait({a, 1}).ok()) {
+      EXPECT_LE(streams.pending(kA), 1u);
+      EXPECT_TRUE(fences.passed({a, 1}));
+    } else {
+      EXPECT_FALSE(fences.passed({a, 1}));
+    }
+    streams.resume(kA);
+    (void)fences.poll().ok();
+    rig.fault.heal();
+    EXPECT_TRUE(fences.wait({a, 3}).ok());
+    EXPECT_TRUE(fences.wait({b, 3}).ok());
+    EXPECT_EQ(fences.events_pending(), 0u);
+  };
+  std::uint64_t calls = 0;
+  {
+    Rig rig;
+    scenario(rig);
+    calls = rig.fault.calls();
+  }
+  for (std::uint64_t nth = 1; nth <= calls; ++nth) {
+    for (const bool sticky : {false, true}) {
+      Rig rig;
+      rig.fault.arm({.nth = nth, .sticky = sticky});
+      scenario(rig);
+      // Destroying the events and the way down after healing are not part of the sweep.
+      if (!rig.fault.reached()) continue;
+      EXPECT_EQ(rig.model.streams().live_events(), 0u) << nth << (sticky ? " from then on" : " once");
+    }
+  }
+}
+
+TEST(FencesFault, LosesNoEventWhereTheHostIsOutOfMemory) {
+  std::uint64_t nth = 1;
+  for (bool reached = true; reached; ++nth) {
+    ASSERT_LT(nth, 200u);
+    Rig rig;
+    rig.model.streams().hold(kA);
+    (void)rig.model.streams().enqueue(kA, {}).ok();
+    std::vector<driver::Event> warm;  // so that the simulator itself has room
+    for (int i = 0; i < 40; ++i) {
+      warm.push_back(*rig.model.event_create(0));
+      (void)rig.model.event_record(warm.back(), kA).ok();
+    }
+    for (const driver::Event event : warm) (void)rig.model.event_destroy(event).ok();
+    {
+      Fences fences(rig.fault, 0);
+      const StreamIndex a = fences.intern(kA);
+      {
+        const gmlake::testing::FailingNew failing(nth);
+        for (std::uint64_t tick = 1; tick <= 12; ++tick) {
+          try {
+            (void)fences.mark(a, tick).ok();
+          } catch (const std::bad_alloc&) {
+          }
+        }
+        reached = failing.reached();
+      }
+      EXPECT_FALSE(fences.passed({a, 1}));
+      ASSERT_TRUE(fences.wait({a, 12}).ok());
+      EXPECT_TRUE(fences.passed({a, 12}));
+    }
+    EXPECT_EQ(rig.model.streams().live_events(), 0u) << nth;
+  }
+}
+
+}  // namespace
+}  // namespace gmlake::memory
