@@ -2,6 +2,7 @@
 // 24 to 64 bytes a live block. Not thread-safe: the device's `state` lock covers it.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <vector>
 

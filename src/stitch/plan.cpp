@@ -64,6 +64,7 @@ bool Planner::may_revive(const Mapping* mapping, Address begin, Address end) con
 // Prices the window of request.bytes that starts at `begin`, and keeps it if it beats the best so far.
 void Planner::consider(const PlanRequest& request, Block* first, Address begin, Window& best) {
   const VmmSegment* segment = first->segment;
+  if (request.bytes > segment->end() - begin) return;  // before sums with it could overflow
   Address end = begin + request.bytes;
   std::uint64_t cost_ns = 0;
   std::uint64_t empty = 0;
@@ -115,7 +116,8 @@ Address Planner::behind_guard(const PlanRequest& request, const Block* hole) con
   const VmmSegment* segment = hole->segment;
   const std::uint64_t guard = round_up(last->bytes, segment->granule());
   if (hole->bytes / 2 < guard + request.bytes) return 0;  // addresses run short
-  return std::max<Address>(hole->address + guard, segment->address_of(segment->slots.size()));
+  const Address begin = std::max<Address>(hole->address + guard, segment->address_of(segment->slots.size()));
+  return hole->end() - begin >= request.bytes ? begin : 0;  // what was ever mapped may reach to the segment's end
 }
 
 Planner::Window Planner::cheapest_window(const PlanRequest& request) {
