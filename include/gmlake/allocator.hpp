@@ -1,7 +1,7 @@
 // The caching allocator: stream-ordered memory of every device of the process, stitched where it lies in pieces.
 //
-// Thread rules: any thread may call any function at any time. No lock is held across a driver call that other threads'
-// hits would wait for. Nothing here waits for the device below the limit; near it, the last rungs before an
+// Thread rules: any thread may call any function at any time. The lock that hits take is held across no driver call
+// that maps, creates or waits. Nothing here waits for the device below the limit; near it, the last rungs before an
 // out-of-memory error do. docs/architecture.md tells the whole.
 //
 // Memory is handed out in multiples of 512 B, aligned to 512 B, with unspecified contents.
@@ -26,7 +26,9 @@ namespace driver {
 class Driver;
 }
 
-// A CUstream or cudaStream_t; null is the device's default stream.
+// A CUstream or cudaStream_t of the block's own device; null is that device's default stream. Uses on streams of other
+// devices are not followed: wait for them before the free. A stream may be destroyed once the blocks allocated on it
+// are freed and its work is complete. The per-thread default stream counts as one stream: one thread at a time.
 using StreamHandle = void*;
 
 // What the throwing forms throw, with describe(error) as what(). Out of memory is a std::bad_alloc, as containers
@@ -56,7 +58,8 @@ class Allocator {
   // On ordinary memory of the host, where streams keep up with their callers: the one driver of this build that holds
   // memory. Errors: not_supported.
   static Result<std::unique_ptr<Allocator>> create(const Options& options = {});
-  // On a driver of the caller's, which must outlive the allocator.
+  // On a driver of the caller's, which must outlive the allocator: for the project's own tools and tests, since the
+  // driver's header is not installed. Errors: invalid_option (a value outside its range), and the driver's.
   static Result<std::unique_ptr<Allocator>> create(driver::Driver& driver, const Options& options = {});
 
   // Unmaps and releases everything, live blocks included: call it when all work on the memory is complete.
@@ -71,12 +74,15 @@ class Allocator {
   // The same; throws OutOfMemoryError or AllocationError.
   void* allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr);
 
-  // Ends a block's use. `stream` is the one it was last used on: work enqueued there by now may still use it. The
-  // block's own stream may have it back at once, any other only when that work is complete. Null is nothing to do.
+  // Ends a block's use. Work enqueued by now, on the stream that the block was allocated on, may still use it: that
+  // stream may have it back at once, any other only when that work is complete. Null is nothing to do.
   // Errors: invalid_pointer (double free, or no start of a live block), with nothing changed.
-  Status try_deallocate(void* pointer, StreamHandle stream = nullptr) noexcept;
-  // The same; an invalid pointer is counted (DeviceStats::invalid_frees) and otherwise ignored. Never throws.
-  void deallocate(void* pointer, StreamHandle stream = nullptr) noexcept;
+  Status try_deallocate(void* pointer) noexcept;
+  // The same where the block was last used on `stream`: its own stream gets it back once that work is complete too.
+  Status try_deallocate(void* pointer, StreamHandle stream) noexcept;
+  // The same two; an invalid pointer is counted (DeviceStats::invalid_frees) and otherwise ignored. Never throw.
+  void deallocate(void* pointer) noexcept;
+  void deallocate(void* pointer, StreamHandle stream) noexcept;
 
   // Work enqueued on `stream` by now uses the block: once freed, it is not handed out before that is complete.
   Status try_record_stream(void* pointer, StreamHandle stream) noexcept;

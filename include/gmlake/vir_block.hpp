@@ -38,18 +38,18 @@ class VirBlock {
 
  private:
   friend Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const VirBlockOptions& options);
-  VirBlock(Allocator& allocator, void* address, std::size_t bytes, const VirBlockOptions& options)
-      : allocator_(allocator), address_(address), bytes_(bytes), device_(options.device), stream_(options.stream) {}
+  VirBlock(Allocator& allocator, std::size_t bytes, int device)
+      : allocator_(allocator), bytes_(bytes), device_(device) {}
 
   Allocator& allocator_;
-  void* address_;
+  void* address_ = nullptr;
   std::size_t bytes_;
   int device_;
-  StreamHandle stream_;
   Status status_;
 };
 
-// `bytes` > 0. Errors: invalid_size for 0 bytes, else as Allocator::try_allocate.
+// `bytes` > 0. Errors: invalid_size for 0 bytes, else as Allocator::try_allocate. Throws where default_allocator()
+// does, or std::bad_alloc for want of host memory.
 Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const VirBlockOptions& options = {});
 // The same; throws OutOfMemoryError or AllocationError.
 std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOptions& options = {});

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <bit>
+#include <cstdio>
+#include <optional>
 
 #include "alloc/default_driver.hpp"
 #include "alloc/device_allocator.hpp"
@@ -13,6 +15,22 @@
 namespace gmlake {
 
 using alloc::DeviceAllocator;
+
+namespace {
+
+std::uint64_t bits(const void* pointer) { return std::bit_cast<std::uintptr_t>(pointer); }
+
+// Runs what only running out of host memory can make throw.
+template <class Call>
+auto guarded(Step step, std::uint64_t value, Call&& call) noexcept -> decltype(call()) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::out_of_memory, step, value};
+  }
+}
+
+}  // namespace
 
 struct Allocator::State {
   std::unique_ptr<driver::Driver> owned;  // where the allocator opened the driver itself
@@ -40,6 +58,28 @@ struct Allocator::State {
     return (*fresh).release();
   }
 
+  Status deallocate(const void* pointer, std::optional<std::uint64_t> stream) noexcept {
+    if (pointer == nullptr) return {};
+    return guarded(Step::deallocate, bits(pointer), [&]() -> Status {
+      Status status = Error{ErrorCode::invalid_pointer, Step::deallocate, bits(pointer)};
+      any([&](DeviceAllocator& device) {  // a pointer is of one device: addresses are unique in the process
+        status = device.deallocate(bits(pointer), stream);
+        return status.ok() || status.error().code != ErrorCode::invalid_pointer;
+      });
+      audit();
+      return status;
+    });
+  }
+
+  // A pointer that no device knows is counted on the first that was used.
+  void count_invalid(const Status& freed) noexcept {
+    if (freed.ok() || freed.error().code != ErrorCode::invalid_pointer) return;
+    any([](DeviceAllocator& device) {
+      device.count_invalid_free();
+      return true;
+    });
+  }
+
   // After each public call that changes something, at check level 2.
   void audit() const {
     any([](const DeviceAllocator& device) {
@@ -59,22 +99,6 @@ struct Allocator::State {
   }
 };
 
-namespace {
-
-std::uint64_t bits(const void* pointer) { return std::bit_cast<std::uintptr_t>(pointer); }
-
-// Runs what only running out of host memory can make throw.
-template <class Call>
-auto guarded(Step step, std::uint64_t value, Call&& call) noexcept -> decltype(call()) {
-  try {
-    return call();
-  } catch (const std::bad_alloc&) {
-    return Error{ErrorCode::out_of_memory, step, value};
-  }
-}
-
-}  // namespace
-
 Allocator::Allocator(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Allocator::~Allocator() = default;
 
@@ -87,6 +111,13 @@ Result<std::unique_ptr<Allocator>> Allocator::create(const Options& options) {
 }
 
 Result<std::unique_ptr<Allocator>> Allocator::create(driver::Driver& driver, const Options& options) {
+  // Options are plain numbers: check them as if they had been written out.
+  Options checked;
+  for (const OptionInfo& option : option_table()) {
+    if (Status valid = apply_option(checked, option.key, option_value(options, option.key)); !valid.ok()) {
+      return valid.error();
+    }
+  }
   const Result<int> count = driver.device_count();
   if (!count) return count.error();
   return std::unique_ptr<Allocator>(
@@ -112,26 +143,16 @@ void* Allocator::allocate(std::size_t bytes, int device, StreamHandle stream) {
   throw AllocationError(pointer.error());
 }
 
+Status Allocator::try_deallocate(void* pointer) noexcept { return state_->deallocate(pointer, std::nullopt); }
+
 Status Allocator::try_deallocate(void* pointer, StreamHandle stream) noexcept {
-  if (pointer == nullptr) return {};
-  return guarded(Step::deallocate, bits(pointer), [&]() -> Status {
-    Status status = Error{ErrorCode::invalid_pointer, Step::deallocate, bits(pointer)};
-    state_->any([&](DeviceAllocator& device) {  // a pointer is of one device: addresses are unique in the process
-      status = device.deallocate(bits(pointer), bits(stream));
-      return status.ok() || status.error().code != ErrorCode::invalid_pointer;
-    });
-    state_->audit();
-    return status;
-  });
+  return state_->deallocate(pointer, bits(stream));
 }
 
+void Allocator::deallocate(void* pointer) noexcept { state_->count_invalid(try_deallocate(pointer)); }
+
 void Allocator::deallocate(void* pointer, StreamHandle stream) noexcept {
-  if (!try_deallocate(pointer, stream).ok()) {
-    state_->any([](DeviceAllocator& device) {
-      device.count_invalid_free();
-      return true;
-    });
-  }
+  state_->count_invalid(try_deallocate(pointer, stream));
 }
 
 Status Allocator::try_record_stream(void* pointer, StreamHandle stream) noexcept {
@@ -218,7 +239,9 @@ Allocator& default_allocator() {
   // Never destroyed: frees from static destructors and atexit handlers must find it.
   static Allocator* const allocator = [] {
     Options options;
-    (void)options_from_environment(options).ok();
+    if (const OptionsError error = options_from_environment(options); !error.ok()) {
+      std::fprintf(stderr, "gmlake: GMLAKE_CONF: %s\n", error.message.c_str());  // the defaults hold for these
+    }
     Result<std::unique_ptr<Allocator>> made = Allocator::create(options);
     if (!made) throw AllocationError(made.error());
     return std::move(made).value().release();

@@ -16,6 +16,12 @@ using stitch::Pool;
 using stitch::SizeClass;
 using stitch::State;
 
+namespace {
+
+constexpr std::size_t kDeferredBatch = 64;
+
+}  // namespace
+
 Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver& driver, int device,
                                                                  const Options& options) {
   const Result<driver::DeviceProperties> properties = driver.device_properties(device);
@@ -56,13 +62,17 @@ DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle
   if (const auto found = stream_by_handle_.find(handle); found != stream_by_handle_.end()) {
     return *(last_stream_ = found->second);
   }
+  // A new one. Any step may throw; a later try then finds what the earlier one left, and goes on from there.
   const driver::Stream stream{device_, handle};
   const memory::StreamIndex index = fences_.intern(stream);
-  GMLAKE_CHECK_EQ(std::size_t{index}, streams_.size());
-  streams_.push_back({index, stream, 1, std::make_unique<Pool>(index, SizeClass::small, blocks_),
-                      std::make_unique<Pool>(index, SizeClass::large, blocks_)});
-  stream_by_handle_.emplace(handle, &streams_.back());
-  return *(last_stream_ = &streams_.back());
+  if (streams_.size() == index) {
+    auto small = std::make_unique<Pool>(index, SizeClass::small, blocks_);
+    auto large = std::make_unique<Pool>(index, SizeClass::large, blocks_);
+    streams_.push_back({index, stream, 1, std::move(small), std::move(large)});
+  }
+  StreamState* state = &streams_[index];
+  stream_by_handle_.emplace(handle, state);
+  return *(last_stream_ = state);
 }
 
 Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t stream) {
@@ -74,7 +84,6 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
       const MutexLock lock(state_);
       state = &stream_state(stream);
       Pool& pool = rounded <= kSmallLimit ? *state->small : *state->large;
-      live_.reserve_one();
       if (Block* run = pool.find(rounded)) return hand_out({*state, pool, rounded, bytes}, run);
     }
     return allocate_slowly(*state, rounded, bytes);
@@ -84,6 +93,7 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
 }
 
 Address DeviceAllocator::hand_out(const Request& request, Block* run) {
+  live_.reserve_one();
   Block* block = request.pool.take(run, request.bytes, request.requested);
   live_.insert(block);
   stats_.allocated_bytes.add(request.bytes);
@@ -93,13 +103,14 @@ Address DeviceAllocator::hand_out(const Request& request, Block* run) {
   return block->address;
 }
 
-Status DeviceAllocator::deallocate(Address address, std::uint64_t stream) {
+Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t> stream) {
   std::vector<memory::Fence> fences;
+  bool many_deferred = false;
   {
     const MutexLock lock(state_);
-    StreamState& freed_on = stream_state(stream);
-    Block* block = live_.find(address);
+    Block* block = live_.find(address);  // before the stream: one of another device must not get books here
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
+    StreamState& freed_on = stream ? stream_state(*stream) : streams_[block->pool->stream()];
     const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;
     if (!at_once) {  // nothing changes before all that can run out of host memory has been had
       for (const memory::StreamIndex use : uses_of(*block, freed_on.index)) {
@@ -118,10 +129,13 @@ Status DeviceAllocator::deallocate(Address address, std::uint64_t stream) {
       return {};
     }
     block->state = State::pending;
+    many_deferred = deferred_.size() % kDeferredBatch == 0;
   }
   // Recorded now, not when memory runs short: the sooner the fence, the sooner the memory is back. A fence that cannot
   // be recorded never passes by itself: the block stays out of use until a rung of the ladder waits for its stream.
   for (const memory::Fence& fence : fences) (void)fences_.mark(fence.stream, fence.tick).ok();
+  // Requests that hit look at no fence: here now and then, so that neither events nor memory pile up.
+  if (many_deferred) reclaim_deferred();
   return {};
 }
 
@@ -177,6 +191,7 @@ DeviceStats DeviceAllocator::stats() const {
 }
 
 void DeviceAllocator::reset_peaks() {
+  const MutexLock grow(grow_);  // whoever holds it writes the peak of held memory
   const MutexLock lock(state_);
   for (Stat* stat : {&stats_.allocated_bytes, &stats_.requested_bytes, &stats_.active_bytes, &stats_.allocations}) {
     stat->peak = stat->current;
@@ -194,13 +209,34 @@ void DeviceAllocator::check_locked() const {
   phy_pool_.check();
   mappings_.check();
   std::uint64_t live_blocks = 0;
+  std::uint64_t pending_blocks = 0;
+  std::uint64_t allocated = 0;
+  std::uint64_t requested = 0;
+  std::uint64_t active = 0;
+  std::size_t used_elsewhere = 0;
   for (const StreamState& stream : streams_) {
-    stream.small->check();
-    stream.large->check();
-    live_blocks += stream.small->live_blocks() + stream.large->live_blocks();
+    for (const Pool* pool : {stream.small.get(), stream.large.get()}) {
+      pool->check();
+      pool->for_each_block([&](const Block& block) {
+        GMLAKE_CHECK(block.state != State::claimed);  // by the holder of `grow` alone, which is us
+        if (block.state == State::live) {
+          ++live_blocks;
+          allocated += block.bytes;
+          requested += block.tick_or_requested;
+          used_elsewhere += block.used_elsewhere;
+        }
+        pending_blocks += block.state == State::pending;
+        active += block.state == State::live || block.state == State::pending ? block.bytes : 0;
+      });
+    }
   }
-  GMLAKE_CHECK_EQ(live_blocks, live_.size() + deferred_.size());
-  GMLAKE_CHECK_EQ(live_.size(), stats_.allocations.current);
+  GMLAKE_CHECK_EQ(live_blocks, live_.size());
+  GMLAKE_CHECK_EQ(live_blocks, stats_.allocations.current);
+  GMLAKE_CHECK_EQ(pending_blocks, deferred_.size());
+  GMLAKE_CHECK_EQ(used_elsewhere, uses_.size());
+  GMLAKE_CHECK_EQ(allocated, stats_.allocated_bytes.current);
+  GMLAKE_CHECK_EQ(requested, stats_.requested_bytes.current);
+  GMLAKE_CHECK_EQ(active, stats_.active_bytes.current);
 }
 
 }  // namespace gmlake::alloc

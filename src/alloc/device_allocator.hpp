@@ -41,9 +41,8 @@ class DeviceAllocator {
 
   // `bytes` > 0; rounded up to 512. Contents are unspecified.
   Result<Address> allocate(std::uint64_t bytes, std::uint64_t stream);
-  // `stream`: the stream on which the caller used it last; the one it was allocated on, for most. Errors:
-  // invalid_pointer.
-  Status deallocate(Address address, std::uint64_t stream);
+  // `stream`: the stream on which the caller used it last; none: the one it was allocated on. Errors: invalid_pointer.
+  Status deallocate(Address address, std::optional<std::uint64_t> stream);
   // Work enqueued on `stream` by now uses the block: it is not handed out again before that is complete.
   Status record_stream(Address address, std::uint64_t stream);
   // Gives cached PhyBlocks back to the driver until at most `keep_bytes` are held, or no more can go. Waits for
@@ -94,26 +93,33 @@ class DeviceAllocator {
       GMLAKE_REQUIRES(state_);
   Result<Address> allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested);
 
-  // The ladder's rungs. Each returns an address, nothing where it could not help, or an error that ends the climb.
-  using Rung = Result<std::optional<Address>>;
-  std::optional<Address> fit(const Request& request) GMLAKE_REQUIRES(grow_);
+  // The ladder's rungs. Each returns an address, or nothing where it could not help; refusal_ then may say why.
+  using Rung = std::optional<Address>;
+  Rung fit(const Request& request) GMLAKE_REQUIRES(grow_);
   enum class Reach : std::uint8_t { own_stream, passed_streams, all_streams };
   Rung stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
   Rung climb(const Request& request, Reach reach, std::uint64_t DeviceStats::*rung) GMLAKE_REQUIRES(grow_);
   Rung carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
   void note_refusal(const Error& error) GMLAKE_REQUIRES(grow_);
+  Error final_error(const Request& request) GMLAKE_REQUIRES(grow_);
   Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);
   Status reserve_segment(const Request& request) GMLAKE_REQUIRES(grow_);
 
   Address hand_out(const Request& request, stitch::Block* run) GMLAKE_REQUIRES(state_);
-  void reclaim_deferred() GMLAKE_REQUIRES(grow_);
-  Status mark_all_streams() GMLAKE_REQUIRES(grow_);
-  Status wait_for_all_streams() GMLAKE_REQUIRES(grow_);
+  void reclaim_deferred() GMLAKE_EXCLUDES(state_);
+  // Both go on past a stream that refuses, and keep its refusal for the request's error.
+  void mark_all_streams() GMLAKE_REQUIRES(grow_);
+  void wait_for_all_streams() GMLAKE_REQUIRES(grow_);
+  std::vector<memory::Fence> stream_ticks() const GMLAKE_EXCLUDES(state_);
+  // Gives back to the driver what is spare and at no address.
+  void release_spare(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
   // Releases cached PhyBlocks behind passed fences until `granules` are, or none is left. Returns how many were.
   std::uint64_t release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
   std::vector<memory::PhyBlock*> make_spare(std::uint64_t granules) GMLAKE_REQUIRES(grow_, state_);
   void release_vacant_segments() GMLAKE_REQUIRES(grow_);
-  void bound_mappings(std::uint64_t more) GMLAKE_REQUIRES(grow_);
+  // Retires stale mappings until `more` new ones keep the bound. False: they cannot.
+  bool make_room_for(std::uint64_t more) GMLAKE_REQUIRES(grow_);
+  void bound_stale_mappings() GMLAKE_REQUIRES(grow_);
   std::uint32_t phy_block_granules(const Request& request) const GMLAKE_REQUIRES(grow_);
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
   std::uint64_t slack_granules(const Request& request) const GMLAKE_REQUIRES(grow_, state_);

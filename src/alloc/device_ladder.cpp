@@ -1,6 +1,7 @@
 // The slow path of DeviceAllocator: the ladder that a request climbs when no cached run fits, from stitching memory of
 // its own stream to waiting for others. Each rung tries, counts, and leaves the books as they were when it fails.
 #include <algorithm>
+#include <new>
 
 #include "alloc/device_allocator.hpp"
 #include "alloc/growth_policy.hpp"
@@ -23,55 +24,51 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
   refusal_.reset();
 
   reclaim_deferred();
-  if (const auto fitted = fit(request)) return *fitted;
-  Rung reached = climb(request, Reach::own_stream, &DeviceStats::rung_own_stream);
-  if (!reached) return reached.error();
-  if (*reached) return **reached;
+  if (const Rung found = fit(request)) return *found;
+  if (const Rung found = climb(request, Reach::own_stream, &DeviceStats::rung_own_stream)) return *found;
 
-  if (Status marked = mark_all_streams(); !marked.ok()) return marked.error();
+  mark_all_streams();
   reclaim_deferred();
-  if (const auto fitted = fit(request)) return *fitted;
-  reached = climb(request, Reach::passed_streams, &DeviceStats::rung_passed_streams);
-  if (!reached) return reached.error();
-  if (*reached) return **reached;
-
+  if (const Rung found = fit(request)) return *found;
+  if (const Rung found = climb(request, Reach::passed_streams, &DeviceStats::rung_passed_streams)) return *found;
   if (options_.stream_wait) {
-    reached = climb(request, Reach::all_streams, &DeviceStats::rung_stream_wait);
-    if (!reached) return reached.error();
-    if (*reached) return **reached;
+    if (const Rung found = climb(request, Reach::all_streams, &DeviceStats::rung_stream_wait)) return *found;
   }
 
   // Blocks that are cached in sizes that do not fit go back to the driver, and are made anew in sizes that do.
   for (const bool wait : {false, true}) {
     if (wait) {
-      if (Status waited = wait_for_all_streams(); !waited.ok()) return waited.error();
+      wait_for_all_streams();
       reclaim_deferred();
-      if (const auto fitted = fit(request)) return *fitted;
+      if (const Rung found = fit(request)) return *found;
     }
-    release_cached((round_up(bytes, std::uint64_t{1} << granule_shift_)) >> granule_shift_);
+    release_cached(round_up(bytes, std::uint64_t{1} << granule_shift_) >> granule_shift_);
     driver_headroom_.reset();
-    reached = climb(request, Reach::passed_streams, wait ? &DeviceStats::rung_wait : &DeviceStats::rung_release_cached);
-    if (!reached) return reached.error();
-    if (*reached) return **reached;
+    const auto rung = wait ? &DeviceStats::rung_wait : &DeviceStats::rung_release_cached;
+    if (const Rung found = climb(request, Reach::passed_streams, rung)) return *found;
   }
+  return final_error(request);
+}
 
+// What stood in the way: the limit, or the driver, whose last refusal then says at which step.
+Error DeviceAllocator::final_error(const Request& request) {
+  release_spare(UINT64_MAX);  // created on the way up: others may need what this request could not use
   const MutexLock lock(state_);
   ++stats_.ooms;
-  // What stood in the way: the limit, or the driver, whose last refusal then says at which step.
   if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
-  return Error{ErrorCode::out_of_memory, refusal_ ? refusal_->step : Step::allocate, requested};
+  return {ErrorCode::out_of_memory, refusal_ ? refusal_->step : Step::allocate, request.requested};
 }
 
 DeviceAllocator::Rung DeviceAllocator::climb(const Request& request, Reach reach, std::uint64_t DeviceStats::*rung) {
-  Rung result = stitch(request, reach);
-  if (result && *result) {
+  const Rung result = stitch(request, reach);
+  if (result) {
     const MutexLock lock(state_);
     ++(stats_.*rung);
   }
   return result;
 }
 
-std::optional<Address> DeviceAllocator::fit(const Request& request) {
+DeviceAllocator::Rung DeviceAllocator::fit(const Request& request) {
   const MutexLock lock(state_);
   Block* run = request.pool.find(request.bytes);
   if (run == nullptr) return std::nullopt;
@@ -113,58 +110,75 @@ std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) const 
 }
 
 DeviceAllocator::Rung DeviceAllocator::stitch(const Request& request, Reach reach) {
-  // A first refusal by the driver is met by trying once more with what it says is left, or with fewer mappings.
-  for (int tries = 0; tries < 2; ++tries) {
-    bound_mappings(request.bytes >> granule_shift_);  // before the plan, which may count on stale mappings
+  bound_stale_mappings();  // before the plan, which may count on those that are left
+  // A plan may want a segment, or room for mappings, first; and a first refusal by the driver is met by trying once
+  // more with what it says is left. Each of these happens once.
+  bool segment_added = false;
+  bool room_made = false;
+  bool refused = false;
+  for (;;) {
     std::optional<Plan> plan;
-    for (bool segment_added = false; !plan; segment_added = true) {
-      {
-        const MutexLock lock(state_);
-        const std::vector<Pool*> pools = donor_pools(request, reach);
-        const PlanRequest wanted{.pool = &request.pool,
-                                 .bytes = request.bytes,
-                                 .donors = pools,
-                                 .stream_wait = reach == Reach::all_streams,
-                                 .block_granules = phy_block_granules(request),
-                                 .slack_granules = slack_granules(request),
-                                 .headroom_granules = headroom_granules()};
-        plan = planner_.make(wanted);
-        // Past the slack, memory that lies free on other streams comes before new memory: the next rung looks there.
-        if (plan && reach == Reach::own_stream && plan->created_granules > wanted.slack_granules &&
-            streams_.size() > 1) {
-          return std::optional<Address>();
-        }
-        if (plan) {
-          stitcher_.claim(*plan);
-        } else if (planner_.failure() != PlanFailure::no_window || segment_added) {
-          return std::optional<Address>();
-        }
+    std::uint64_t too_many = 0;
+    {
+      const MutexLock lock(state_);
+      const std::vector<Pool*> pools = donor_pools(request, reach);
+      const PlanRequest wanted{.pool = &request.pool,
+                               .bytes = request.bytes,
+                               .donors = pools,
+                               .stream_wait = reach == Reach::all_streams,
+                               .block_granules = phy_block_granules(request),
+                               .slack_granules = slack_granules(request),
+                               .headroom_granules = headroom_granules()};
+      plan = planner_.make(wanted);
+      // Past the slack, memory that lies free on other streams comes before new memory: the next rung looks there.
+      if (plan && reach == Reach::own_stream && plan->created_granules > wanted.slack_granules && streams_.size() > 1) {
+        return std::nullopt;
       }
-      if (plan) break;
-      if (Status added = add_segment(request); !added.ok()) return added.error();
+      if (plan && mappings_.mapping_count() + plan->fills.size() > options_.max_mappings) {
+        too_many = plan->fills.size();
+        plan.reset();
+      }
+      if (plan) stitcher_.claim(*plan);
     }
-    Rung carried = carry_out(request, *plan, reach == Reach::all_streams);
-    if (!carried || *carried || !refusal_) return carried;
+    if (too_many != 0) {
+      if (room_made || !make_room_for(too_many)) {
+        refusal_ = Error{ErrorCode::too_many_mappings, Step::map, request.bytes};
+        return std::nullopt;
+      }
+      room_made = true;
+    } else if (!plan) {
+      if (planner_.failure() != PlanFailure::no_window || segment_added) return std::nullopt;
+      segment_added = true;
+      if (Status added = add_segment(request); !added.ok()) refusal_ = added.error();  // holes may be had instead
+    } else {
+      const Rung carried = carry_out(request, *plan, reach == Reach::all_streams);
+      if (carried || refused) return carried;
+      refused = true;
+    }
   }
-  return std::optional<Address>();
 }
 
 DeviceAllocator::Rung DeviceAllocator::carry_out(const Request& request, const Plan& plan, bool stream_wait) {
   const Status executed = stitcher_.execute(plan, stream_wait);
   if (!executed.ok()) note_refusal(executed.error());
   const MutexLock lock(state_);
+  // Behind a stream-wait the window belongs to a later point of its stream than any event recorded so far stands for.
+  if (stream_wait) ++request.stream.tick;
   Block* run = stitcher_.publish(plan, request.stream.tick, executed.ok());
-  if (run == nullptr) return std::optional<Address>();
+  if (run == nullptr) return std::nullopt;
   stats_.stitches += 1;
   stats_.moved_bytes += plan.moved_granules << granule_shift_;
   stats_.revived_bytes += plan.revived_granules << granule_shift_;
   stats_.grown_bytes += plan.created_granules << granule_shift_;
-  return std::optional(hand_out(request, run));
+  return hand_out(request, run);
 }
 
 void DeviceAllocator::note_refusal(const Error& error) {
-  if (error.code == ErrorCode::too_many_mappings) {
-    (void)mark_all_streams().ok();
+  refusal_ = error;
+  // The driver says out of memory too where it has no room for more mappings; then it says so in set_access.
+  if (error.code == ErrorCode::too_many_mappings ||
+      (error.code == ErrorCode::out_of_memory && error.step == Step::set_access)) {
+    mark_all_streams();
     mappings_.retire(fences_, 0);
   } else if (error.code == ErrorCode::out_of_memory) {
     // Another process, or memory of this one that is not ours, has the rest. What the driver says is free may be had in
@@ -172,14 +186,13 @@ void DeviceAllocator::note_refusal(const Error& error) {
     const Result<driver::MemoryInfo> info = driver_.memory_info(device_);
     driver_headroom_ = driver_headroom_ || !info ? 0 : info->free_bytes >> granule_shift_;
   }
-  refusal_ = error;
 }
 
 Status DeviceAllocator::add_segment(const Request& request) {
   const Status reserved = reserve_segment(request);
-  if (reserved.ok() || reserved.error().code == ErrorCode::out_of_memory) return reserved;
+  if (reserved.ok()) return reserved;
   // Addresses ran short: those under stale mappings and empty segments can be had back.
-  (void)mark_all_streams().ok();
+  mark_all_streams();
   mappings_.retire(fences_, 0);
   release_vacant_segments();
   return reserve_segment(request);
@@ -189,17 +202,21 @@ Status DeviceAllocator::reserve_segment(const Request& request) {
   const std::uint64_t granule = std::uint64_t{1} << granule_shift_;
   const auto budget = static_cast<std::uint64_t>(static_cast<double>(total_bytes_) * options_.max_address_space);
   const std::uint64_t reserved = mappings_.reserved_address_bytes();
-  const std::uint64_t least = round_up(request.bytes, granule) + granule;
-  // The first large segment spans the device: most jobs need no other. Later ones are shorter, for there may be many.
+  const std::uint64_t left = budget > reserved ? budget - reserved : 0;
+  // The first large segment spans the device: most jobs need no other. Later ones take a share of what is left, for
+  // there may be many streams; and never less than the request, whatever the budget.
   const bool small = request.pool.size_class() == SizeClass::small;
-  std::uint64_t wanted = small ? total_bytes_ / 64 : reserved < total_bytes_ ? total_bytes_ : total_bytes_ / 4;
-  wanted = std::max(round_up(wanted, granule), least);
-  if (reserved + wanted > budget) wanted = least;
-  if (reserved + wanted > budget) return Error{ErrorCode::address_space, Step::reserve, request.bytes};
+  const std::uint64_t share = small ? left / 256 : reserved < total_bytes_ ? total_bytes_ : left / 32;
+  const std::uint64_t wanted = std::max(round_down(share, granule), round_up(request.bytes, granule) + granule);
   Result<memory::VmmSegment*> segment = mappings_.reserve(static_cast<std::uint32_t>(wanted >> granule_shift_));
   if (!segment) return segment.error();
-  const MutexLock lock(state_);
-  request.pool.adopt(*segment);
+  try {
+    const MutexLock lock(state_);
+    request.pool.adopt(*segment);
+  } catch (const std::bad_alloc&) {
+    (void)mappings_.address_free(*segment).ok();
+    throw;
+  }
   return {};
 }
 
@@ -218,28 +235,24 @@ void DeviceAllocator::reclaim_deferred() {
   deferred_.erase(kept, deferred_.end());
 }
 
-Status DeviceAllocator::mark_all_streams() {
+std::vector<memory::Fence> DeviceAllocator::stream_ticks() const {
+  const MutexLock lock(state_);
   std::vector<memory::Fence> ticks;
-  {
-    const MutexLock lock(state_);
-    for (const StreamState& stream : streams_) ticks.push_back({stream.index, stream.tick});
-  }
-  for (const memory::Fence& fence : ticks) {
-    if (Status marked = fences_.mark(fence.stream, fence.tick); !marked.ok()) return marked;
-  }
-  return fences_.poll();
+  for (const StreamState& stream : streams_) ticks.push_back({stream.index, stream.tick});
+  return ticks;
 }
 
-Status DeviceAllocator::wait_for_all_streams() {
-  std::vector<memory::Fence> ticks;
-  {
-    const MutexLock lock(state_);
-    for (const StreamState& stream : streams_) ticks.push_back({stream.index, stream.tick});
+void DeviceAllocator::mark_all_streams() {
+  for (const memory::Fence& fence : stream_ticks()) {
+    if (Status marked = fences_.mark(fence.stream, fence.tick); !marked.ok()) refusal_ = marked.error();
   }
-  for (const memory::Fence& fence : ticks) {
-    if (Status waited = fences_.wait(fence); !waited.ok()) return waited;
+  if (Status polled = fences_.poll(); !polled.ok()) refusal_ = polled.error();
+}
+
+void DeviceAllocator::wait_for_all_streams() {
+  for (const memory::Fence& fence : stream_ticks()) {
+    if (Status waited = fences_.wait(fence); !waited.ok()) refusal_ = waited.error();
   }
-  return {};
 }
 
 // Takes cached PhyBlocks out of their free runs, largest first and none larger than what still lacks if a smaller one
@@ -273,29 +286,37 @@ std::vector<memory::PhyBlock*> DeviceAllocator::make_spare(std::uint64_t granule
   std::sort(chosen.begin(), chosen.end(), [](const stitch::Donor& a, const stitch::Donor& b) {
     return a.run != b.run ? a.run->address < b.run->address : a.mapping->slot > b.mapping->slot;
   });
-  std::vector<memory::PhyBlock*> blocks;
-  for (const stitch::Donor& donor : chosen) {  // of one run by descending address: see Pool::claim
-    memory::PhyBlock* block = donor.mapping->block;
-    const memory::VmmSegment* segment = donor.mapping->segment;
-    Pool* pool = donor.run->pool;
-    const std::uint64_t tick = donor.run->tick_or_requested;
-    Block* claimed = pool->claim(donor.run, segment->address_of(donor.mapping->slot),
-                                 segment->address_of(std::uint64_t{donor.mapping->slot} + block->granules));
-    mappings_.leave_home(block, {pool->stream(), tick});
+  std::vector<memory::PhyBlock*> blocks(chosen.size());
+  Pool::Stash none;
+  pools.front()->set_aside(none, 0, 2 * chosen.size());
+  for (std::size_t i = 0; i < chosen.size(); ++i) {  // of one run by descending address: see Pool::claim
+    const memory::Mapping& home = *chosen[i].mapping;
+    const memory::VmmSegment* segment = home.segment;
+    const std::uint64_t tick = chosen[i].run->tick_or_requested;
+    Pool* pool = chosen[i].run->pool;
+    Block* claimed = pool->claim(chosen[i].run, segment->address_of(home.slot),
+                                 segment->address_of(std::uint64_t{home.slot} + home.block->granules));
+    mappings_.leave_home(home.block, {pool->stream(), tick});
     pool->publish(claimed, tick);
-    blocks.push_back(block);
+    blocks[i] = home.block;
   }
   return blocks;
 }
 
 std::uint64_t DeviceAllocator::release_cached(std::uint64_t granules) {
-  std::uint64_t spare = phy_pool_.spare_bytes() >> granule_shift_;
+  const std::uint64_t spare = phy_pool_.spare_bytes() >> granule_shift_;
   std::vector<memory::PhyBlock*> blocks;
   if (spare < granules) {
     const MutexLock lock(state_);
     blocks = make_spare(granules - spare);
   }
   for (memory::PhyBlock* block : blocks) (void)mappings_.retire_all_of(block).ok();  // what stays mapped stays spare
+  const std::uint64_t held = phy_pool_.held_bytes();
+  release_spare(granules);
+  return (held - phy_pool_.held_bytes()) >> granule_shift_;
+}
+
+void DeviceAllocator::release_spare(std::uint64_t granules) {
   std::uint64_t released = 0;
   for (memory::PhyBlock* block = phy_pool_.spare().front(); block != nullptr && released < granules;) {
     memory::PhyBlock* next = memory::PhyPool::BlockList::next(block);
@@ -303,7 +324,6 @@ std::uint64_t DeviceAllocator::release_cached(std::uint64_t granules) {
     if (block->mappings == nullptr && phy_pool_.release(block).ok()) released += size;
     block = next;
   }
-  return released;
 }
 
 void DeviceAllocator::release_vacant_segments() {
@@ -320,7 +340,8 @@ void DeviceAllocator::release_vacant_segments() {
 
 Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
   const MutexLock grow(grow_);
-  if (Status waited = wait_for_all_streams(); !waited.ok()) return waited;
+  refusal_.reset();
+  wait_for_all_streams();
   reclaim_deferred();
   mappings_.retire(fences_, 0);
   if (phy_pool_.held_bytes() > keep_bytes) {
@@ -328,17 +349,27 @@ Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
     release_cached(round_up(phy_pool_.held_bytes() - keep_bytes, granule) >> granule_shift_);
   }
   release_vacant_segments();
-  return {};
+  return refusal_ ? Status(*refusal_) : Status();
 }
 
-// Retires stale mappings past their share of memory, and as many as `more` new mappings need room under the bound.
-void DeviceAllocator::bound_mappings(std::uint64_t more) {
+void DeviceAllocator::bound_stale_mappings() {
   const std::uint64_t held = phy_pool_.held_bytes() >> granule_shift_;
-  auto keep = static_cast<std::uint64_t>(static_cast<double>(held) * options_.max_stale);
-  if (mappings_.mapping_count() + more > options_.max_mappings) keep = 0;
+  const auto keep = static_cast<std::uint64_t>(static_cast<double>(held) * options_.max_stale);
   if (mappings_.stale_granules() <= keep) return;
-  (void)mark_all_streams().ok();  // what cannot be marked is not passed, and stays
+  mark_all_streams();  // what cannot be marked is not passed, and stays
   mappings_.retire(fences_, keep);
+}
+
+// A tenth more than needed, so that a job at its bound does not come here with every request.
+bool DeviceAllocator::make_room_for(std::uint64_t more) {
+  mark_all_streams();
+  const std::uint64_t wanted = options_.max_mappings - std::min(options_.max_mappings, more);
+  const std::uint64_t step = std::max<std::uint64_t>(mappings_.stale_granules() / 10, 1);
+  for (std::uint64_t keep = mappings_.stale_granules(); mappings_.mapping_count() > wanted && keep > 0;) {
+    keep -= std::min(keep, step);
+    mappings_.retire(fences_, keep);
+  }
+  return mappings_.mapping_count() <= wanted;
 }
 
 }  // namespace gmlake::alloc

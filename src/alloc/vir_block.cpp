@@ -6,8 +6,9 @@ VirBlock::~VirBlock() { (void)release().ok(); }
 
 Status VirBlock::release() noexcept {
   if (address_ == nullptr) return status_;
-  status_ = allocator_.try_deallocate(address_, stream_);
-  address_ = nullptr;
+  status_ = allocator_.try_deallocate(address_);
+  // Only for want of host memory may it be tried again: else it is freed, or not ours.
+  if (status_.ok() || status_.error().code == ErrorCode::invalid_pointer) address_ = nullptr;
   return status_;
 }
 
@@ -18,9 +19,11 @@ std::vector<PhyBlockInfo> VirBlock::phy_blocks() const {
 Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const VirBlockOptions& options) {
   if (bytes == 0) return Error{ErrorCode::invalid_size, Step::allocate, 0};
   Allocator& allocator = options.allocator != nullptr ? *options.allocator : default_allocator();
+  std::unique_ptr<VirBlock> block(new VirBlock(allocator, bytes, options.device));  // first: it may throw
   const Result<void*> address = allocator.try_allocate(bytes, options.device, options.stream);
   if (!address) return address.error();
-  return std::unique_ptr<VirBlock>(new VirBlock(allocator, *address, bytes, options));
+  block->address_ = *address;
+  return block;
 }
 
 std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOptions& options) {

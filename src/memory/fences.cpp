@@ -49,7 +49,7 @@ Status Fences::mark_locked(Clock& clock, std::uint64_t tick) {
   if (Status recorded = driver_.event_record(event, clock.stream); !recorded) return recorded;
   clock.marks.push_back({tick, event});
   idle_events_.pop_back();
-  ++pending_;
+  pending_.fetch_add(1, std::memory_order_relaxed);
   return {};
 }
 
@@ -57,21 +57,22 @@ void Fences::pass_front(Clock& clock) {
   clock.passed_tick = clock.marks.front().tick;
   idle_events_.push_back(clock.marks.front().event);
   clock.marks.pop_front();
-  --pending_;
+  pending_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 Status Fences::poll() {
   const MutexLock lock(mutex_);
-  if (pending_ == 0) return {};
+  Status first;
+  if (events_pending() == 0) return first;
   for (Clock& clock : clocks_) {
     while (!clock.marks.empty()) {
       const Result<bool> done = driver_.event_query(clock.marks.front().event);
-      if (!done) return done.error();
-      if (!*done) break;
+      if (!done && first.ok()) first = done.error();
+      if (!done || !*done) break;
       pass_front(clock);
     }
   }
-  return {};
+  return first;
 }
 
 bool Fences::passed(const Fence& fence) const {
@@ -108,11 +109,6 @@ Status Fences::make_stream_wait(StreamIndex waiter, const Fence& fence) {
     if (mark.tick >= fence.tick) return driver_.stream_wait(clocks_[waiter].stream, mark.event);
   }
   GMLAKE_CHECK(false);
-}
-
-std::uint64_t Fences::events_pending() const {
-  const MutexLock lock(mutex_);
-  return pending_;
 }
 
 }  // namespace gmlake::memory

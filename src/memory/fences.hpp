@@ -8,6 +8,7 @@
 // excepted, and which the hot path never takes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <vector>
@@ -34,7 +35,8 @@ class Fences {
   // calls. On an error nothing stands for the tick, and it never passes by itself.
   Status mark(StreamIndex stream, std::uint64_t tick);
 
-  // Asks the driver about the oldest events until one has not passed. Errors of a query: the device is lost.
+  // Asks the driver about the oldest events of each stream until one has not passed. The first error of a query: its
+  // stream passes nothing, the others do.
   Status poll();
 
   // By what poll() has seen; makes no driver call.
@@ -46,7 +48,7 @@ class Fences {
   // Makes later work on `waiter` wait, on the device, for the fence. Marks it first where needed.
   Status make_stream_wait(StreamIndex waiter, const Fence& fence);
 
-  std::uint64_t events_pending() const;
+  std::uint64_t events_pending() const { return pending_.load(std::memory_order_relaxed); }
 
  private:
   struct Mark {
@@ -68,7 +70,7 @@ class Fences {
   std::deque<Clock> clocks_ GMLAKE_GUARDED_BY(mutex_);
   std::vector<driver::Event> idle_events_ GMLAKE_GUARDED_BY(mutex_);
   std::size_t event_count_ GMLAKE_GUARDED_BY(mutex_) = 0;  // made by this, idle ones and pending ones
-  std::uint64_t pending_ GMLAKE_GUARDED_BY(mutex_) = 0;
+  std::atomic<std::uint64_t> pending_{0};                  // written under mutex_
 };
 
 }  // namespace gmlake::memory

@@ -7,7 +7,8 @@
 //
 // One bin for each multiple of 512 B up to 1 MiB, 64 to each power of two from there to 64 MiB, and one for all that is
 // longer. Two levels of bits say which bins hold something, so a search costs a few dozen instructions at any count.
-// In a bin of several sizes at most kScan runs are looked at: beyond that, nearly the best is good enough.
+// Of a bin of several sizes the first kScan runs are looked at: a run of the next bin up is nearly as good as the best
+// of its own. Only where no bin above holds anything is the whole of its own searched.
 //
 // Not thread-safe: the device's `state` lock covers it.
 #pragma once
@@ -44,13 +45,15 @@ class FreeIndex {
   Block* find(std::uint64_t bytes) const {
     std::size_t bin = bin_of(bytes);
     if (bin == kHugeBin) return lowest(bytes);
-    if (bin >= kExactBins) {  // its own bin may hold shorter runs too
-      if (Block* run = smallest(bin, bytes)) return run;
+    const std::size_t own = bin;
+    if (own >= kExactBins) {  // its own bin may hold shorter runs too
+      if (Block* run = smallest(own, bytes, kScan)) return run;
       ++bin;
     }
     bin = next_used(bin);
-    if (bin >= kBins) return nullptr;
-    return bin < kExactBins ? bins_[bin].front() : smallest(bin, bytes);
+    if (bin < kExactBins) return bins_[bin].front();
+    if (bin < kBins) return smallest(bin, bytes, kScan);
+    return own < kExactBins ? nullptr : smallest(own, bytes, bins_[own].size());
   }
 
   // Calls visit(Block*) for each run of at least `bytes`, a multiple of 512; shorter bins first.
@@ -72,7 +75,7 @@ class FreeIndex {
   static constexpr std::size_t kHugeBin = kExactBins + (std::size_t{6} << kSubBinBits);
   static constexpr std::size_t kBins = kHugeBin + 1;
   static constexpr std::uint64_t kHuge = kSmallLimit << 6;  // 64 MiB
-  static constexpr int kScan = 32;
+  static constexpr std::size_t kScan = 32;
   static_assert(kBins <= 64 * 64, "the summary is one word");
 
   static std::size_t bin_of(std::uint64_t bytes) {
@@ -95,10 +98,9 @@ class FreeIndex {
     return word * 64 + static_cast<std::size_t>(std::countr_zero(words_[word]));
   }
 
-  // The shortest run of a bin with at least `bytes`, among equals the lowest; of the first kScan that it holds.
-  Block* smallest(std::size_t bin, std::uint64_t bytes) const {
+  // The shortest run of a bin with at least `bytes`, among equals the lowest; of the first `left` that it holds.
+  Block* smallest(std::size_t bin, std::uint64_t bytes, std::size_t left) const {
     Block* best = nullptr;
-    int left = kScan;
     for (Block* run = bins_[bin].front(); run != nullptr && left > 0; run = Bin::next(run), --left) {
       if (run->bytes < bytes) continue;
       if (best == nullptr || run->bytes < best->bytes || (run->bytes == best->bytes && run->address < best->address)) {

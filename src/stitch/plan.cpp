@@ -69,7 +69,7 @@ void Planner::consider(const PlanRequest& request, Block* first, Address begin, 
   std::uint64_t cost_ns = 0;
   std::uint64_t empty = 0;
   for (Block* block = first; block != nullptr; block = block->next) {
-    if (block->address >= end) break;
+    if (block->address >= end || cost_ns >= best.cost_ns) break;
     if (block->state == State::free) continue;
     if (block->state != State::hole) return;
     const Address part_begin = std::max(begin, block->address);
@@ -322,13 +322,19 @@ std::optional<Plan> Planner::make_with_donors(const PlanRequest& request) {
 
 std::optional<Plan> Planner::make(const PlanRequest& request) {
   collect(request);
-  // A block knows its donor only while a plan is made: afterwards either may be gone.
-  for (std::size_t i = 0; i < donors_.size(); ++i) {
-    donors_[i].mapping->block->donor = static_cast<std::uint32_t>(i + 1);
-  }
-  std::optional<Plan> plan = make_with_donors(request);
-  for (const Donor& donor : donors_) donor.mapping->block->donor = 0;
-  return plan;
+  // A block knows its donor only while a plan is made, also where that ends by an exception: afterwards either may go.
+  struct Marks {
+    const std::vector<Donor>& donors;
+    explicit Marks(const std::vector<Donor>& marked) : donors(marked) {
+      std::uint32_t place = 0;
+      for (const Donor& donor : donors) donor.mapping->block->donor = ++place;
+    }
+    ~Marks() {
+      for (const Donor& donor : donors) donor.mapping->block->donor = 0;
+    }
+  };
+  const Marks marks(donors_);
+  return make_with_donors(request);
 }
 
 }  // namespace gmlake::stitch

@@ -19,7 +19,7 @@ bool is_home(const VmmSegment* segment, std::uint32_t slot) {
 
 void Pool::adopt(VmmSegment* segment) {
   spaces_.reserve(spaces_.size() + 1);
-  Block* hole = blocks_.take();
+  Block* hole = blocks_.take();  // the last thing that can throw
   hole->address = segment->base;
   hole->bytes = segment->bytes();
   hole->segment = segment;
@@ -180,6 +180,17 @@ Block* Pool::publish(Block* claimed, std::uint64_t tick) {
     if (rest == nullptr) return begin;
     block = rest;
   }
+}
+
+void Pool::set_aside(Stash& stash, std::size_t kept, std::size_t now) {
+  stash.reserve(kept);
+  blocks_.reserve(kept + now);
+  while (stash.size() < kept) stash.push_back(blocks_.take());
+}
+
+void Pool::return_stash(Stash& stash) {
+  for (Block* block : stash) blocks_.put(block);
+  stash.clear();
 }
 
 void Pool::check() const {

@@ -55,6 +55,13 @@ class Pool {
   // for the free ones. Returns the block at its begin.
   Block* publish(Block* claimed, std::uint64_t tick);
 
+  // Host memory for splits: claim() and publish() throw nothing where enough was set aside. set_aside() keeps `kept`
+  // records in the stash and makes sure of `now` more for the splits that follow under the same lock. Throws
+  // std::bad_alloc with nothing changed.
+  using Stash = std::vector<Block*>;
+  void set_aside(Stash& stash, std::size_t kept, std::size_t now);
+  void return_stash(Stash& stash);
+
   const HoleList& holes() const { return holes_; }
   std::size_t segment_count() const { return spaces_.size(); }
   const memory::VmmSegment* segment(std::size_t i) const { return spaces_[i].segment; }
@@ -64,6 +71,14 @@ class Pool {
   template <class Visit>
   void for_each_free(std::uint64_t bytes, Visit&& visit) const {
     free_.for_each(bytes, visit);
+  }
+
+  // Calls visit(const Block&) for each block of every segment, by address.
+  template <class Visit>
+  void for_each_block(Visit&& visit) const {
+    for (const Space& space : spaces_) {
+      for (const Block* block = space.first; block != nullptr; block = block->next) visit(*block);
+    }
   }
 
   std::uint64_t free_bytes() const { return free_bytes_; }

@@ -1,6 +1,7 @@
 #include "stitch/stitcher.hpp"
 
 #include <algorithm>
+#include <new>
 
 #include "base/check.hpp"
 
@@ -14,6 +15,9 @@ void Stitcher::claim(const Plan& plan) {
   taken_.reserve(plan.moves.size());
   placed_.clear();
   placed_.reserve(plan.fills.size());
+  std::size_t pieces = 1;
+  for (const Block* block = plan.first; block->end() < plan.end; block = block->next) ++pieces;
+  plan.pool->set_aside(stash_, pieces, 2 * (plan.moves.size() + 1));
   window_ = plan.pool->claim(plan.first, plan.begin, plan.end);
   for (const Donor& donor : plan.moves) {
     Mapping* mapping = donor.mapping;
@@ -40,12 +44,28 @@ Status Stitcher::retire(const Plan& plan) {
   return {};
 }
 
+// One wait for each stream that memory is taken from, for the last of its frees.
+Status Stitcher::make_waits(const Plan& plan) {
+  std::vector<memory::Fence> last;
+  for (const Taken& taken : taken_) {
+    if (taken.fence.stream == plan.pool->stream()) continue;
+    const auto same = std::find_if(last.begin(), last.end(),
+                                   [&](const memory::Fence& fence) { return fence.stream == taken.fence.stream; });
+    if (same == last.end()) {
+      last.push_back(taken.fence);
+    } else {
+      same->tick = std::max(same->tick, taken.fence.tick);
+    }
+  }
+  for (const memory::Fence& fence : last) {
+    if (Status waits = fences_.make_stream_wait(plan.pool->stream(), fence); !waits.ok()) return waits;
+  }
+  return {};
+}
+
 Status Stitcher::change_mappings(const Plan& plan, bool stream_wait) {
   if (stream_wait) {
-    for (const Taken& taken : taken_) {
-      if (taken.fence.stream == plan.pool->stream()) continue;
-      if (Status waits = fences_.make_stream_wait(plan.pool->stream(), taken.fence); !waits.ok()) return waits;
-    }
+    if (Status waits = make_waits(plan); !waits.ok()) return waits;
   }
   if (Status retired = retire(plan); !retired.ok()) return retired;
   for (const Plan::Fill& fill : plan.fills) {
@@ -76,18 +96,27 @@ void Stitcher::undo() {
 }
 
 Status Stitcher::execute(const Plan& plan, bool stream_wait) {
-  const Status changed = change_mappings(plan, stream_wait);
+  Status changed;
+  try {
+    changed = change_mappings(plan, stream_wait);
+  } catch (const std::bad_alloc&) {  // of the host, for the records of a block or a mapping
+    changed = Error{ErrorCode::out_of_memory, Step::map, plan.end - plan.begin};
+  }
   if (!changed.ok()) {
     undo();
     return changed;
   }
-  for (const Taken& taken : taken_) mappings_.leave_home(taken.mapping->block, taken.fence);
+  // By ascending address within a run, so that neighbours are neighbours in the retire queue too, and go in one call.
+  for (auto taken = taken_.rbegin(); taken != taken_.rend(); ++taken) {
+    mappings_.leave_home(taken->mapping->block, taken->fence);
+  }
   for (Mapping* mapping : plan.revive) mappings_.settle(mapping);
   for (Mapping* mapping : placed_) mappings_.settle(mapping);
   return {};
 }
 
 Block* Stitcher::publish(const Plan& plan, std::uint64_t tick, bool succeeded) {
+  plan.pool->return_stash(stash_);
   for (const Taken& taken : taken_) taken.claimed->pool->publish(taken.claimed, taken.fence.tick);
   Block* run = plan.pool->publish(window_, tick);
   GMLAKE_CHECK(!succeeded || run->state == State::free);

@@ -18,7 +18,8 @@ class Stitcher {
   Stitcher(memory::MappingTable& mappings, memory::PhyPool& phy_pool, memory::Fences& fences)
       : mappings_(mappings), phy_pool_(phy_pool), fences_(fences) {}
 
-  // Takes the window and every donor out of the books. Throws std::bad_alloc with nothing changed.
+  // Takes the window and every donor out of the books, and sets aside the host memory that publish() may need.
+  // Throws std::bad_alloc with nothing changed.
   void claim(const Plan& plan);
 
   // Retires, creates, maps and grants access. On an error the mappings made are gone again, and the window and the
@@ -36,6 +37,7 @@ class Stitcher {
     memory::Fence fence;
   };
 
+  Status make_waits(const Plan& plan);
   Status change_mappings(const Plan& plan, bool stream_wait);
   Status retire(const Plan& plan);
   void undo();
@@ -44,6 +46,7 @@ class Stitcher {
   memory::PhyPool& phy_pool_;
   memory::Fences& fences_;
   Block* window_ = nullptr;
+  Pool::Stash stash_;  // for the pieces that the window falls into again where execute() fails
   std::vector<Taken> taken_;
   std::vector<memory::Mapping*> placed_;  // made by this plan, in the order of its fills
 };
