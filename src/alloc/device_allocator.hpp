@@ -120,7 +120,7 @@ class DeviceAllocator {
   // Retires stale mappings until `more` new ones keep the bound. False: they cannot.
   bool make_room_for(std::uint64_t more) GMLAKE_REQUIRES(grow_);
   void bound_stale_mappings() GMLAKE_REQUIRES(grow_);
-  std::uint32_t phy_block_granules(const Request& request) const GMLAKE_REQUIRES(grow_);
+  std::uint32_t phy_block_granules(const Request& request) GMLAKE_REQUIRES(grow_, state_);
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
   std::uint64_t slack_granules(const Request& request) const GMLAKE_REQUIRES(grow_, state_);
   std::vector<stitch::Pool*> donor_pools(const Request& request, Reach reach) const GMLAKE_REQUIRES(state_);
@@ -144,7 +144,8 @@ class DeviceAllocator {
   stitch::Stitcher stitcher_ GMLAKE_GUARDED_BY(grow_);
   // What the driver, not the limit, leaves to create: known only once it has refused during this request.
   std::optional<std::uint64_t> driver_headroom_ GMLAKE_GUARDED_BY(grow_);
-  std::optional<Error> refusal_ GMLAKE_GUARDED_BY(grow_);  // its last refusal during this request
+  std::optional<Error> refusal_ GMLAKE_GUARDED_BY(grow_);     // its last refusal during this request
+  std::uint64_t settled_bytes_ GMLAKE_GUARDED_BY(grow_) = 0;  // held when memory began to be freed
 
   stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);
   std::deque<StreamState> streams_ GMLAKE_GUARDED_BY(state_);  // by StreamIndex

@@ -102,8 +102,14 @@ std::uint64_t DeviceAllocator::slack_granules(const Request& request) const {
   return target <= held ? 0 : (target - held) >> granule_shift_;
 }
 
-std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) const {
-  return growth_granules({.footprint_granules = (phy_pool_.held_bytes() + request.bytes) >> granule_shift_,
+std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) {
+  const std::uint64_t held = phy_pool_.held_bytes();
+  const bool freeing = stats_.allocated_bytes.freed > held / kSettledShare;
+  if (!freeing) settled_bytes_ = held;
+  return growth_granules({.footprint_granules = (held + request.bytes) >> granule_shift_,
+                          .settled_granules = settled_bytes_ >> granule_shift_,
+                          .freeing = freeing,
+                          .request_granules = request.bytes >> granule_shift_,
                           .headroom_granules = headroom_granules(),
                           .max_granules = std::max<std::uint64_t>(options_.max_phy_block_bytes >> granule_shift_, 1),
                           .small = request.pool.size_class() == SizeClass::small});

@@ -1,9 +1,10 @@
 // How large to create PhyBlocks. Pure; called on the slow path.
 //
 // The driver charges by the handle, so blocks are as large as waste allows. What is wasted are the ends of free runs,
-// where a block lies partly under live memory and cannot move: about one block a run. So the size grows with the
-// footprint, and shrinks with what the limit leaves: far from the limit driver calls matter more, near it every byte.
-// Small requests get single granules. docs/decisions/ has the figures behind the constants.
+// where a block lies partly under live memory and cannot move: about one block a run. So the size follows the memory in
+// which runs come and go. What was there before anything was freed (weights, as a rule) stays, wastes nothing and is
+// made of large blocks; a long request moves as a whole and is made of few, at most 256; near the limit every byte
+// counts. docs/decisions/0001-stitching-policy.md has the figures.
 #pragma once
 
 #include <algorithm>
@@ -14,18 +15,32 @@ namespace gmlake::alloc {
 
 struct GrowthInput {
   std::uint64_t footprint_granules = 0;  // held, with what the request adds
-  std::uint64_t headroom_granules = 0;   // what the limit leaves to create
-  std::uint64_t max_granules = 1;        // of a block, by option
-  bool small = false;                    // for requests of up to 1 MiB
+  std::uint64_t settled_granules = 0;    // of it, held before memory began to be freed
+  bool freeing = false;                  // that has begun
+  std::uint64_t request_granules = 0;
+  std::uint64_t headroom_granules = 0;  // to the limit
+  std::uint64_t max_granules = 1;       // of a block, by option
+  bool small = false;                   // for requests of up to 1 MiB
 };
 
-inline constexpr std::uint64_t kBlocksPerFootprint = 512;
-inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;
+// Memory is being freed once what was freed in all is this share of what is held.
+inline constexpr std::uint64_t kSettledShare = 64;
+
+inline constexpr std::uint64_t kBlocksPerSettled = 128;     // while nothing is freed
+inline constexpr std::uint64_t kBlocksPerChurned = 512;     // then, of the memory that came since
+inline constexpr std::uint64_t kBlocksPerFootprint = 1024;  // but no more than this of all of it,
+inline constexpr std::uint64_t kBlocksPerRequest = 128;     // nor of the request
+inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;   // and always, of what the limit leaves
 
 inline std::uint32_t growth_granules(const GrowthInput& input) {
   if (input.small) return 1;
-  const std::uint64_t share =
-      std::min(input.footprint_granules / kBlocksPerFootprint, input.headroom_granules / kBlocksPerHeadroom);
+  std::uint64_t share = input.footprint_granules / kBlocksPerSettled;
+  if (input.freeing) {
+    const std::uint64_t churned = input.footprint_granules - std::min(input.settled_granules, input.footprint_granules);
+    share = std::max({churned / kBlocksPerChurned, input.footprint_granules / kBlocksPerFootprint,
+                      input.request_granules / kBlocksPerRequest});
+  }
+  share = std::min(share, input.headroom_granules / kBlocksPerHeadroom);
   return static_cast<std::uint32_t>(std::bit_floor(std::clamp<std::uint64_t>(share, 1, input.max_granules)));
 }
 

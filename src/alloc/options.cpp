@@ -76,9 +76,8 @@ constexpr std::array kKeys = {
         [](std::string_view v, Options& o) { return read_number(v, 0, 1, o.limit_fraction); },
         [](const Options& o) { return number_text(o.limit_fraction); }},
     Key{{"slack", "a number from 0 to 1",
-         "Below this share above the peak of live memory, new memory is created rather than cached memory moved: "
-         "faster, "
-         "at the price of that much memory. Under a limit it is not used."},
+         "Up to this share above the peak of live memory, new memory is created rather than cached memory moved: "
+         "faster, at the price of that much memory."},
         [](std::string_view v, Options& o) { return read_number(v, 0, 1, o.slack); },
         [](const Options& o) { return number_text(o.slack); }},
     Key{{"max_phy_block", "a size from 64KiB to 1GiB, a power of two",
@@ -89,7 +88,8 @@ constexpr std::array kKeys = {
         },
         [](const Options& o) { return std::to_string(o.max_phy_block_bytes); }},
     Key{{"max_mappings", "a whole number from 1024 to 100000000",
-         "The most mappings to keep on a device. The driver fails at about half a million of them."},
+         "The most mappings on a device, stale ones included; past it a request fails. The driver fails at half a "
+         "million."},
         [](std::string_view v, Options& o) { return read_count(v, 1024, 100'000'000, o.max_mappings); },
         [](const Options& o) { return std::to_string(o.max_mappings); }},
     Key{{"max_stale", "a number from 0 to 64",
@@ -97,7 +97,8 @@ constexpr std::array kKeys = {
         [](std::string_view v, Options& o) { return read_number(v, 0, 64, o.max_stale); },
         [](const Options& o) { return number_text(o.max_stale); }},
     Key{{"max_address_space", "a number from 1 to 1024",
-         "The most addresses to reserve, as a multiple of the device's memory."},
+         "How many addresses to reserve ahead, as a multiple of the device's memory; past it, what a request itself "
+         "needs."},
         [](std::string_view v, Options& o) { return read_number(v, 1, 1024, o.max_address_space); },
         [](const Options& o) { return number_text(o.max_address_space); }},
     Key{{"stream_wait", "true or false",

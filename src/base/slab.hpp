@@ -52,7 +52,7 @@ class Slab {
   struct Node {
     Node* next;
   };
-  union alignas(T) Cell {
+  union alignas(T) alignas(Node) Cell {
     Node node;
     std::byte storage[sizeof(T)];
   };

@@ -17,7 +17,9 @@ using memory::VmmSegment;
 constexpr std::uint64_t kMapNs = 24'000;
 constexpr std::uint64_t kUnmapNs = 15'000;
 
+// A live VirBlock of this length keeps addresses free behind itself, and how many times its own length.
 constexpr std::uint64_t kGuardedBytes = std::uint64_t{256} << 20;
+constexpr std::uint64_t kGuardFactor = 2;
 constexpr int kMaxWindows = 8;  // tried for one request before it counts as impossible
 
 std::uint32_t order_of(std::uint32_t granules) { return static_cast<std::uint32_t>(std::bit_width(granules)) - 1; }
@@ -104,17 +106,22 @@ void Planner::consider(const PlanRequest& request, Block* first, Address begin, 
     if (last == nullptr || (last->state != State::free && last->state != State::hole)) return;
   }
   cost_ns += (empty + request.block_granules - 1) / request.block_granules * kMapNs;
+  // One that is nearly all empty has no reason to be here, and would take the addresses that a long neighbour may grow
+  // into: the segment's end is the place for it.
+  if (last->next != nullptr && (empty << segment->granule_shift) > request.bytes / 8 * 7) cost_ns *= 2;
   if (cost_ns >= best.cost_ns) return;
   if (std::find(rejected_.begin(), rejected_.end(), begin) == rejected_.end()) best = {first, begin, end, cost_ns};
 }
 
-// Behind a long live VirBlock at a segment's end, addresses as long as itself stay free, so that a longer one can grow
-// out of its run when it is gone; else each new length would be stitched together anew. 0 where this does not apply.
+// Behind a long live VirBlock at a segment's end, addresses twice as long as itself stay free, so that a longer one can
+// grow out of its run when it is gone; else each new length would be stitched together anew. What is left of its last
+// PhyBlock, less than a granule, stays behind. 0 where this does not apply.
 Address Planner::behind_guard(const PlanRequest& request, const Block* hole) const {
-  const Block* last = hole->prev;
-  if (hole->next != nullptr || last == nullptr || last->state != State::live || last->bytes < kGuardedBytes) return 0;
   const VmmSegment* segment = hole->segment;
-  const std::uint64_t guard = round_up(last->bytes, segment->granule());
+  const Block* last = hole->prev;
+  if (last != nullptr && last->state == State::free && last->bytes < segment->granule()) last = last->prev;
+  if (hole->next != nullptr || last == nullptr || last->state != State::live || last->bytes < kGuardedBytes) return 0;
+  const std::uint64_t guard = round_up(kGuardFactor * last->bytes, segment->granule());
   if (hole->bytes / 2 < guard + request.bytes) return 0;  // addresses run short
   const Address begin = std::max<Address>(hole->address + guard, segment->address_of(segment->slots.size()));
   return hole->end() - begin >= request.bytes ? begin : 0;  // what was ever mapped may reach to the segment's end
@@ -126,7 +133,7 @@ Planner::Window Planner::cheapest_window(const PlanRequest& request) {
     const VmmSegment* segment = hole->segment;
     // From the free run on its left, or from its own begin, as far right as it takes.
     Block* left = hole->prev != nullptr && hole->prev->state == State::free ? hole->prev : hole;
-    if (const Address begin = behind_guard(request, hole); left == hole && begin != 0) {
+    if (const Address begin = behind_guard(request, hole); begin != 0) {
       consider(request, hole, begin, best);
       continue;
     }
