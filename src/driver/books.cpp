@@ -22,7 +22,7 @@ DriverBooks::DriverBooks(BooksOptions options) : options_(std::move(options)), m
   options_.capacity_bytes &= ~(options_.granularity - 1);
   options_.host_bytes &= ~(options_.granularity - 1);
   options_.flags.resize(static_cast<std::size_t>(options_.devices));
-  used_.resize(static_cast<std::size_t>(options_.devices + options_.host_numa_nodes));
+  used_.resize(static_cast<std::size_t>(options_.devices) + static_cast<std::size_t>(options_.host_numa_nodes));
   last_reservation_ = reservations_.end();
 }
 

@@ -22,14 +22,14 @@ CallCounts operator-(const CallCounts& later, const CallCounts& earlier) {
 
 template <class Call>
 auto RecordDriver::timed(Step kind, Call call) {
-  constexpr auto relaxed = std::memory_order_relaxed;
+  constexpr auto kRelaxed = std::memory_order_relaxed;
   const std::uint64_t start = inner_.clock_ns();
   auto result = call();
   const std::uint64_t elapsed = inner_.clock_ns() - start;
-  counts_[static_cast<std::size_t>(kind)].fetch_add(1, relaxed);
-  (kind >= Step::event_create ? event_ns_ : vmm_ns_).fetch_add(elapsed, relaxed);
-  std::uint64_t longest = max_call_ns_.load(relaxed);
-  while (elapsed > longest && !max_call_ns_.compare_exchange_weak(longest, elapsed, relaxed)) {
+  counts_[static_cast<std::size_t>(kind)].fetch_add(1, kRelaxed);
+  (kind >= Step::event_create ? event_ns_ : vmm_ns_).fetch_add(elapsed, kRelaxed);
+  std::uint64_t longest = max_call_ns_.load(kRelaxed);
+  while (elapsed > longest && !max_call_ns_.compare_exchange_weak(longest, elapsed, kRelaxed)) {
   }
   return result;
 }

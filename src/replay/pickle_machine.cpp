@@ -274,8 +274,9 @@ class PickleMachine {
     for (std::uint32_t rest = kept; rest != 0; rest &= rest - 1) fields[std::countr_zero(rest)] = values[from++];
     for (std::size_t i = 0; i < count; i += 2) {
       if (items[i].tag() != Tag::string) continue;
-      const int key = document_.texts_[items[i].payload()].key;
-      if (key < 0) continue;
+      const auto known = document_.texts_[items[i].payload()].key;
+      if (known < 0) continue;
+      const auto key = static_cast<std::size_t>(known);
       fields[key] = items[i + 1];
       kept |= std::uint32_t{1} << key;
     }

@@ -76,7 +76,7 @@ class FreeIndex {
   static constexpr std::size_t kBins = kHugeBin + 1;
   static constexpr std::uint64_t kHuge = kSmallLimit << 6;  // 64 MiB
   static constexpr std::size_t kScan = 32;
-  static_assert(kBins <= 64 * 64, "the summary is one word");
+  static_assert(kBins <= std::size_t{64} * 64, "the summary is one word");
 
   static std::size_t bin_of(std::uint64_t bytes) {
     if (bytes <= kSmallLimit) return bytes / kAlignment - 1;

@@ -146,7 +146,7 @@ Planner::Window Planner::cheapest_window(const PlanRequest& request) {
       consider(request, hole, segment->address_of(mapping != nullptr ? mapping->slot : slot), best);
     }
     // Where the hole is the segment's end: addresses that nothing is mapped at.
-    if (hole->next == nullptr && segment->slots.size() > 0) {
+    if (hole->next == nullptr && !segment->slots.empty()) {
       const Address virgin = segment->address_of(segment->slots.size());
       if (virgin > hole->address && virgin < hole->end()) consider(request, hole, virgin, best);
     }

@@ -42,7 +42,7 @@ void Pool::abandon(VmmSegment* segment) {
   holes_.erase(space.first);
   blocks_.put(space.first);
   if (&space != &spaces_.back()) {
-    space = std::move(spaces_.back());
+    space = spaces_.back();
     space.segment->index = segment->index;
   }
   spaces_.pop_back();

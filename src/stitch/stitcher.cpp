@@ -107,9 +107,7 @@ Status Stitcher::execute(const Plan& plan, bool stream_wait) {
     return changed;
   }
   // By ascending address within a run, so that neighbours are neighbours in the retire queue too, and go in one call.
-  for (auto taken = taken_.rbegin(); taken != taken_.rend(); ++taken) {
-    mappings_.leave_home(taken->mapping->block, taken->fence);
-  }
+  for (std::size_t i = taken_.size(); i-- > 0;) mappings_.leave_home(taken_[i].mapping->block, taken_[i].fence);
   for (Mapping* mapping : plan.revive) mappings_.settle(mapping);
   for (Mapping* mapping : placed_) mappings_.settle(mapping);
   return {};
