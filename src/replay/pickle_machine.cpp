@@ -276,7 +276,7 @@ class PickleMachine {
       if (items[i].tag() != Tag::string) continue;
       const auto known = document_.texts_[items[i].payload()].key;
       if (known < 0) continue;
-      const auto key = static_cast<std::size_t>(known);
+      const auto key = static_cast<unsigned char>(known);
       fields[key] = items[i + 1];
       kept |= std::uint32_t{1} << key;
     }
