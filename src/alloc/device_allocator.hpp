@@ -95,7 +95,7 @@ class DeviceAllocator {
 
   // The ladder's rungs. Each returns an address, or nothing where it could not help; refusal_ then may say why.
   using Rung = std::optional<Address>;
-  Rung fit(const Request& request) GMLAKE_REQUIRES(grow_);
+  Rung fit(const Request& request, std::uint64_t DeviceStats::*rung = nullptr) GMLAKE_REQUIRES(grow_);
   enum class Reach : std::uint8_t { own_stream, passed_streams, all_streams };
   Rung stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
   Rung climb(const Request& request, Reach reach, std::uint64_t DeviceStats::*rung) GMLAKE_REQUIRES(grow_);

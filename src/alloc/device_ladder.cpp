@@ -29,7 +29,7 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
 
   mark_all_streams();
   reclaim_deferred();
-  if (const Rung found = fit(request)) return *found;
+  if (const Rung found = fit(request, &DeviceStats::rung_passed_streams)) return *found;
   if (const Rung found = climb(request, Reach::passed_streams, &DeviceStats::rung_passed_streams)) return *found;
   if (options_.stream_wait) {
     if (const Rung found = climb(request, Reach::all_streams, &DeviceStats::rung_stream_wait)) return *found;
@@ -40,7 +40,7 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
     if (wait) {
       wait_for_all_streams();
       reclaim_deferred();
-      if (const Rung found = fit(request)) return *found;
+      if (const Rung found = fit(request, &DeviceStats::rung_wait)) return *found;
     }
     release_cached(round_up(bytes, std::uint64_t{1} << granule_shift_) >> granule_shift_);
     driver_headroom_.reset();
@@ -53,9 +53,9 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
 // What stood in the way: the limit, or the driver, whose last refusal then says at which step.
 Error DeviceAllocator::final_error(const Request& request) {
   release_spare(UINT64_MAX);  // created on the way up: others may need what this request could not use
+  if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
   const MutexLock lock(state_);
   ++stats_.ooms;
-  if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
   return {ErrorCode::out_of_memory, refusal_ ? refusal_->step : Step::allocate, request.requested};
 }
 
@@ -68,10 +68,11 @@ DeviceAllocator::Rung DeviceAllocator::climb(const Request& request, Reach reach
   return result;
 }
 
-DeviceAllocator::Rung DeviceAllocator::fit(const Request& request) {
+DeviceAllocator::Rung DeviceAllocator::fit(const Request& request, std::uint64_t DeviceStats::*rung) {
   const MutexLock lock(state_);
   Block* run = request.pool.find(request.bytes);
   if (run == nullptr) return std::nullopt;
+  if (rung != nullptr) ++(stats_.*rung);
   return hand_out(request, run);
 }
 
