@@ -59,6 +59,32 @@ TEST(RandomPrograms, WithFailingCallsOnTheModelLeaveTheBooksExact) {
   EXPECT_EQ(run_random_programs("failing calls", conditions, 6000, 100'000 / kShare, 500), "");
 }
 
+// The rung that is rarely needed: what is cached is as much as the request wants, but in sizes that fit nowhere. No
+// short scenario reaches it, so programs are tried until one does.
+TEST(RandomPrograms, ReachTheRungThatReleasesCachedMemory) {
+  Conditions conditions;
+  conditions.granularity = 4 * kKiB;
+  conditions.capacity_granules = 8192;
+  conditions.streams = 1;
+  conditions.options.max_address_space = 1;
+  std::uint64_t released = 0;
+  std::uint64_t seed = 1;
+  for (; seed <= 400 && released == 0; ++seed) {
+    const Outcome outcome = run_program_apart(conditions, generate_program(conditions, seed, 1000));
+    ASSERT_EQ(outcome.failure, "") << "seed " << seed;
+    released += outcome.released;
+  }
+  EXPECT_GT(released, 0u) << "in " << seed - 1 << " programs";
+}
+
+TEST(RandomPrograms, WithFailingCallsAndLargePhyBlocksLeaveTheBooksExact) {
+  Conditions conditions;
+  conditions.granularity = 4 * kKiB;
+  conditions.capacity_granules = 8192;
+  conditions.faults = true;
+  EXPECT_EQ(run_random_programs("failing calls, large PhyBlocks", conditions, 9000, 50'000 / kShare, 500), "");
+}
+
 TEST(RandomPrograms, OnTheHostKeepTheContentsOfEveryBlock) {
   Conditions conditions;
   conditions.host = true;

@@ -1,4 +1,4 @@
-// What a block's owner writes into it, and how it sees that nobody else wrote there: one stamp a 16 KiB and one at each
+// What a block's owner writes into it, and how it sees that nobody else wrote there: one stamp a 64 KiB and one at each
 // end. Runs inside simulated kernels, so it sees what the device would see at that moment. On the host driver alone:
 // other drivers have no memory.
 #pragma once
@@ -11,7 +11,7 @@
 
 namespace gmlake::test {
 
-inline constexpr std::uint64_t kStampStride = 16 << 10;
+inline constexpr std::uint64_t kStampStride = 64 << 10;
 
 template <class Visit>
 void for_each_stamp(driver::Address address, std::uint64_t bytes, std::uint64_t seed, Visit&& visit) {

@@ -46,6 +46,7 @@ struct Outcome {
   std::uint64_t ooms = 0;
   std::uint64_t waits = 0;  // for the device
   std::uint64_t faults = 0;
+  std::uint64_t released = 0;  // requests met by giving cached memory back to the driver first
 };
 
 // In this process: for pasted programs, where a debugger is wanted.

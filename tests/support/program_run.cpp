@@ -227,6 +227,7 @@ class Run {
     compare();
     outcome_.waits = device_->streams().synchronizations();
     const DeviceStats stats = allocator_->stats();
+    outcome_.released = stats.rung_release_cached;
     const std::uint64_t lost = stats.lost_bytes + stats.quarantined_bytes;
     if (lost == 0 && outcome_.failure.empty()) {  // all of the memory can be had again, in one piece
       const Result<void*> all = allocator_->try_allocate(round_down(limit(), conditions_.granularity), 0, handle_of(0));
@@ -265,7 +266,7 @@ Outcome run_program_apart(const Conditions& conditions, const Program& program) 
   const pid_t child = fork();
   if (child == 0) {
     outcome = run_program(conditions, program);
-    const std::array numbers = {outcome.operations, outcome.ooms, outcome.waits, outcome.faults};
+    const std::array numbers = {outcome.operations, outcome.ooms, outcome.waits, outcome.faults, outcome.released};
     std::string message(sizeof numbers, '\0');
     std::memcpy(message.data(), numbers.data(), sizeof numbers);
     message += outcome.failure;
@@ -281,13 +282,13 @@ Outcome run_program_apart(const Conditions& conditions, const Program& program) 
   close(ends[0]);
   int status = 0;
   if (child < 0 || waitpid(child, &status, 0) != child) status = -1;
-  std::array<std::uint64_t, 4> numbers{};
+  std::array<std::uint64_t, 5> numbers{};
   if (status != 0 || message.size() < sizeof numbers) {
     outcome.failure = "the process ended with status " + std::to_string(status);
     return outcome;
   }
   std::memcpy(numbers.data(), message.data(), sizeof numbers);
-  return {message.substr(sizeof numbers), numbers[0], numbers[1], numbers[2], numbers[3]};
+  return {message.substr(sizeof numbers), numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
 }
 
 }  // namespace gmlake::test

@@ -1,0 +1,109 @@
+// What if this driver call fails? Asked of every call of every scenario, for failures that pass and failures that stay,
+// and for three kinds of them (one of the three for each call on the host). Each run has to end in success or in a
+// clean error, with exact books; once the driver is well again, the same steps have to work; and at the end the driver
+// is empty (Machine sees to that).
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "driver/host.hpp"
+#include "fault_scenarios.hpp"
+#include "support/machine.hpp"
+
+namespace gmlake::test {
+namespace {
+
+constexpr ErrorCode kCodes[] = {ErrorCode::out_of_memory, ErrorCode::invalid_value, ErrorCode::unknown};
+
+enum class Backend { model, host };
+
+class FaultSweep : public testing::TestWithParam<Scenario> {
+ protected:
+  static std::uint64_t granule(Backend backend) {
+    return backend == Backend::model ? kGranule : std::uint64_t{256} << 10;
+  }
+
+  static std::unique_ptr<Machine> make(Backend backend) {
+    Options options;
+    options.slack = 0;
+    options.max_stale = 0.25;
+    if (backend == Backend::model) return std::make_unique<Machine>(small_model(Stage::kGranules), options);
+    driver::HostOptions host;
+    host.granularity = granule(backend);
+    host.capacity_bytes = Stage::kGranules * host.granularity;
+    return std::make_unique<Machine>(std::move(driver::HostDriver::make(host)).value(), options);
+  }
+
+  // Plays the scenario, then everything is freed, and all of memory is had in one piece and given back.
+  static void play(Machine& machine, Stage& stage) {
+    GetParam().play(stage);
+    stage.free_all();
+    machine.streams().advance_all();
+    stage.trim();
+  }
+
+  static std::uint64_t count_calls(Backend backend) {
+    const auto machine = make(backend);
+    Stage stage(*machine, granule(backend), backend == Backend::host);
+    machine->fault().reset_counts();
+    bool reached = false;
+    stage.after_step = [&] { reached = reached || GetParam().reached(machine->stats()); };
+    play(*machine, stage);
+    EXPECT_EQ(stage.failures, 0);
+    EXPECT_TRUE(reached) << "the scenario does not reach what it is there for";
+    return machine->fault().calls();
+  }
+
+  static void strike(Backend backend, const driver::Fault& fault) {
+    const auto machine = make(backend);
+    Stage stage(*machine, granule(backend), backend == Backend::host);
+    stage.after_step = [&] {
+      if (!fault.sticky && machine->fault().reached()) machine->fault().heal();
+      machine->allocator().check();
+      machine->device().check();
+    };
+    machine->fault().arm(fault);
+    play(*machine, stage);
+    EXPECT_TRUE(machine->fault().reached());
+    machine->fault().heal();
+    machine->streams().advance_all();
+    stage.trim();
+    // Nothing is left of it, unless the driver has kept something: that comes back at the end.
+    stage.failures = 0;
+    if (machine->stats().lost_bytes == 0 && machine->stats().quarantined_bytes == 0) {
+      play(*machine, stage);
+      EXPECT_EQ(stage.failures, 0);
+      EXPECT_EQ(machine->stats().reserved_bytes, 0u);
+    }
+  }
+
+  static void sweep(Backend backend) {
+    const std::uint64_t calls = count_calls(backend);
+    ASSERT_GT(calls, 0u);
+    std::uint64_t points = 0;
+    for (std::uint64_t nth = 1; nth <= calls && !HasFailure(); ++nth) {
+      for (const bool sticky : {false, true}) {
+        for (const ErrorCode code : kCodes) {
+          // The host costs system calls: there each call fails in one way, the next call in another.
+          if (backend == Backend::host && code != kCodes[nth % std::size(kCodes)]) continue;
+          SCOPED_TRACE("call " + std::to_string(nth) + " of " + std::to_string(calls) +
+                       (sticky ? " and all after it: " : ": ") + to_string(code));
+          strike(backend, {.kind = {}, .nth = nth, .sticky = sticky, .code = code});
+          ++points;
+        }
+      }
+    }
+    std::printf("%s: %llu driver calls, %llu fault points\n", GetParam().name, static_cast<unsigned long long>(calls),
+                static_cast<unsigned long long>(points));
+  }
+};
+
+TEST_P(FaultSweep, OnTheModelEveryFailureIsSurvived) { sweep(Backend::model); }
+TEST_P(FaultSweep, OnTheHostEveryFailureLeavesTheContents) { sweep(Backend::host); }
+
+INSTANTIATE_TEST_SUITE_P(Scenarios, FaultSweep, testing::ValuesIn(fault_scenarios().begin(), fault_scenarios().end()),
+                         [](const auto& scenario) { return std::string(scenario.param.name); });
+
+}  // namespace
+}  // namespace gmlake::test
