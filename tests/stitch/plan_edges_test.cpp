@@ -10,24 +10,29 @@ namespace {
 class PlanEdges : public StitchTest {};
 INSTANTIATE_TEST_SUITE_P(Granules, PlanEdges, ::testing::Values(16u, 21u, 25u));
 
-// Behind a live block of 256 MiB and more at a segment's end, as many addresses as it has stay free. Granules of 2 MiB.
+// Behind a live block of 256 MiB and more at a segment's end, twice as many addresses as it has stay free. Granules of
+// 2 MiB.
 class PlanGuard : public StitchTest {};
 INSTANTIATE_TEST_SUITE_P(Granules, PlanGuard, ::testing::Values(21u));
 
 TEST_P(PlanGuard, LeavesRoomBehindALongBlockAtTheEnd) {
-  expect_plan("L128 H1000", 8, {.headroom = 8, .unit = 8}, "256..264 create 8@256", "L128 H128 L8 H864");
+  expect_plan("L128 H1000", 8, {.headroom = 8, .unit = 8}, "384..392 create 8@384", "L128 H256 L8 H736");
+}
+
+TEST_P(PlanGuard, LeavesRoomBehindTheRestOfItsLastPhyBlockToo) {
+  expect_plan("[128+1 L128.5 F0.5] H1000", 8, {.headroom = 8, .unit = 8}, "386..394 create 8@386");
 }
 
 TEST_P(PlanGuard, LeavesNoneBehindAShorterOneOrAFreeOne) {
-  expect_plan("L64+32+16+8+4+2+1 H1000", 8, {.headroom = 8, .unit = 8}, "127..135 create 8@127");
+  expect_plan("L127 H1000", 8, {.headroom = 8, .unit = 8}, "127..135 create 8@127");
   expect_plan("F128 H1000", 130, {.headroom = 2, .unit = 2}, "0..130 create 2@128");
   expect_plan("L128 F1 H1000", 3, {.headroom = 2, .unit = 2}, "128..131 create 2@129");
 }
 
 TEST_P(PlanGuard, LeavesNoneWhereAddressesRunShort) {
   expect_plan("L128 H200", 8, {.headroom = 8, .unit = 8}, "128..136 create 8@128");
-  expect_plan("L128 H271", 8, {.headroom = 8, .unit = 8}, "128..136 create 8@128");
-  expect_plan("L128 H272", 8, {.headroom = 8, .unit = 8}, "256..264 create 8@256");
+  expect_plan("L128 H527", 8, {.headroom = 8, .unit = 8}, "128..136 create 8@128");
+  expect_plan("L128 H528", 8, {.headroom = 8, .unit = 8}, "384..392 create 8@384");
 }
 
 TEST_P(PlanGuard, LeavesNoneWhereTheAddressesBehindItAreMapped) {
@@ -94,7 +99,7 @@ TEST_P(PlanEdges, GivesUpAfterAFewWindows) {
   for (int i = 0; i < 12; ++i) layout += " L1 H3";
   expect_plan(layout + " L1", 3, {}, "no memory");
   // A ninth window would do, but a plan has to end: the ladder tries other things first.
-  expect_plan(layout + " L1 H4", 3, {}, "no memory");
+  expect_plan(layout + " L1 H4 L1", 3, {}, "no memory");
 }
 
 TEST_P(PlanEdges, LeavesNoMarkWhereTheHostIsOutOfMemory) {

@@ -30,6 +30,13 @@ TEST_P(PlanWindow, TakesTheOneThatNeedsTheFewestNewMappings) {
   expect_plan("L1 F2 H2 L1 F3 H4", 4, {.headroom = 9, .slack = 9, .unit = 4}, "1..5 create 2@3", "L1 L4 L1 F3 H4");
 }
 
+TEST_P(PlanWindow, GoesToTheEndRatherThanIntoAHoleThatItWouldFillAlone) {
+  expect_plan("L1 H8 L1 H9", 8, {.headroom = 8, .unit = 8}, "10..18 create 8@10", "L1 H8 L1 L8 H1");
+  expect_plan("L1 H8 L1 F2 H9", 8, {.headroom = 8, .slack = 8, .unit = 2},
+              "10..18 create 2@12 create 2@14 create 2@16");
+  expect_plan("L1 H8 L1", 8, {.headroom = 8, .unit = 8}, "1..9 create 8@1");  // there is no other
+}
+
 TEST_P(PlanWindow, ReachesOverSeveralHolesAndRuns) {
   expect_plan("F1 H1 F1 H1 F1 L1", 5, {.headroom = 2}, "0..5 create 1@1 create 1@3", "L5 L1");
   expect_plan("L1 F1 H1 F1 H1 F2 H3", 6, {.headroom = 9}, "1..7 create 1@2 create 1@4", "L1 L6 H3");

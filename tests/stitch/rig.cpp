@@ -14,7 +14,8 @@ using memory::VmmSegment;
 
 Rig::Rig(driver::SimulatedDriver& inner, std::uint32_t granule_shift)
     : simulated(inner),
-      driver(inner),
+      sheltered(inner),
+      driver(sheltered),
       fences(driver, 0),
       phy(driver, {}, granule_shift),
       table(driver, phy, granule_shift, {0}),
@@ -117,7 +118,7 @@ std::string Rig::books() const {
       for (const Block* block = pool->first_block(segment); block != nullptr; block = block->next) {
         out << " " << (block->state == State::hole ? 0 : block->tick_or_requested);
       }
-      out << "\n  mapped " << segment->mapped_slots << " of " << segment->slots.size() << ":";
+      out << "\n  mapped " << segment->mapped_slots << ":";
       for (std::uint32_t slot = 0; slot < segment->slots.size();) {
         const Mapping* mapping = segment->slots[slot];
         if (mapping == nullptr) {

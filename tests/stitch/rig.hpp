@@ -21,6 +21,7 @@
 #include "stitch/plan.hpp"
 #include "stitch/pool.hpp"
 #include "stitch/stitcher.hpp"
+#include "support/sheltered_driver.hpp"
 
 namespace gmlake::stitch::testing {
 
@@ -63,6 +64,7 @@ class Rig {
   std::string name_of(const memory::PhyBlock* block) const;
 
   driver::SimulatedDriver& simulated;
+  gmlake::testing::ShelteredDriver sheltered;
   driver::FaultDriver driver;
   memory::Fences fences;
   memory::PhyPool phy;

@@ -31,6 +31,9 @@ FailingNew::FailingNew(std::uint64_t nth, bool sticky) { countdown = {nth, stick
 FailingNew::~FailingNew() { countdown = {}; }
 bool FailingNew::reached() const { return countdown.reached; }
 
+NoFailingNew::NoFailingNew() : left_(countdown.left) { countdown.left = 0; }
+NoFailingNew::~NoFailingNew() { countdown.left = left_; }
+
 }  // namespace gmlake::testing
 
 // The aligned forms stay the library's own: nothing under test uses them.

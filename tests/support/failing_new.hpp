@@ -17,4 +17,16 @@ class FailingNew {
   bool reached() const;  // an allocation was made to fail
 };
 
+// While it lives, allocations of this thread neither fail nor count.
+class NoFailingNew {
+ public:
+  NoFailingNew();
+  ~NoFailingNew();
+  NoFailingNew(const NoFailingNew&) = delete;
+  NoFailingNew& operator=(const NoFailingNew&) = delete;
+
+ private:
+  std::uint64_t left_;
+};
+
 }  // namespace gmlake::testing
