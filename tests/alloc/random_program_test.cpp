@@ -62,6 +62,7 @@ TEST(RandomPrograms, WithFailingCallsOnTheModelLeaveTheBooksExact) {
 // The rung that is rarely needed: what is cached is as much as the request wants, but in sizes that fit nowhere. No
 // short scenario reaches it, so programs are tried until one does.
 TEST(RandomPrograms, ReachTheRungThatReleasesCachedMemory) {
+  if (kShare > 1) GTEST_SKIP() << "it takes tens of thousands of operations";
   Conditions conditions;
   conditions.granularity = 4 * kKiB;
   conditions.capacity_granules = 8192;

@@ -18,8 +18,10 @@ namespace {
 constexpr std::uint64_t kThreads = 8;
 constexpr std::uint64_t kStreams = 8;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || (GMLAKE_CHECK_LEVEL >= 1)
-constexpr int kOperations = 2'000;  // of each thread
+#if defined(__SANITIZE_ADDRESS__) || (GMLAKE_CHECK_LEVEL >= 2)
+constexpr int kOperations = 1'000;  // of each thread
+#elif defined(__SANITIZE_THREAD__) || (GMLAKE_CHECK_LEVEL >= 1)
+constexpr int kOperations = 20'000;
 #else
 constexpr int kOperations = 50'000;
 #endif
