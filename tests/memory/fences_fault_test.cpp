@@ -108,6 +108,34 @@ TEST(FencesFault, EveryCallMayFailAndNothingPassesEarly) {
   }
 }
 
+// What another thread may do between the end of a wait and the books of it.
+class PollsAfterWaiting final : public gmlake::testing::ShelteredDriver {
+ public:
+  using ShelteredDriver::ShelteredDriver;
+  Status event_synchronize(driver::Event event) override {
+    const Status waited = ShelteredDriver::event_synchronize(event);
+    EXPECT_TRUE(fences->poll().ok());
+    return waited;
+  }
+  Fences* fences = nullptr;
+};
+
+TEST(FencesFault, AWaitThatAPollOvertookPassesNothingElse) {
+  driver::ModelDriver model;
+  PollsAfterWaiting driver(model);
+  Fences fences(driver, 0);
+  driver.fences = &fences;
+  const StreamIndex a = fences.intern(kA);
+  model.streams().hold(kA);
+  ASSERT_TRUE(fences.mark(a, 1).ok());
+  ASSERT_TRUE(model.streams().enqueue(kA, {}).ok());
+  ASSERT_TRUE(fences.mark(a, 2).ok());
+  ASSERT_TRUE(fences.wait({a, 1}).ok());
+  EXPECT_TRUE(fences.passed({a, 1}));
+  EXPECT_FALSE(fences.passed({a, 2}));
+  EXPECT_EQ(fences.events_pending(), 1u);
+}
+
 TEST(FencesFault, LosesNoEventWhereTheHostIsOutOfMemory) {
   std::uint64_t nth = 1;
   for (bool reached = true; reached; ++nth) {

@@ -44,6 +44,7 @@ TEST_P(PlanFill, UsesALongerBlockWhereTheHoleGoesOn) {
   expect_plan("F4a L1 H8", 3, {}, "5..9 move a@5", "H4 L1 L3 F1 H4");
   expect_plan("F4a L1 H4", 3, {}, "5..9 move a@5", "H4 L1 L3 F1");
   expect_plan("F4a L1 H3", 3, {}, "no memory");
+  expect_plan("F8a L1 H4", 3, {}, "no memory");                // it does go on, but not that far
   expect_plan("F8a L1 F4b L1 H8", 3, {}, "14..18 move b@14");  // the shortest that will do
 }
 

@@ -95,6 +95,31 @@ TEST_P(PlanStreams, WaitsForNothingOnItsOwnStream) {
   rig.check();
 }
 
+TEST_P(PlanStreams, WaitsOnceForTheLastOfSeveralFrees) {
+  const driver::Stream first{0, 0};
+  const driver::Stream second{0, 1};
+  Rig rig(model_, shift());
+  (void)rig.lay(rig.a, "L1 H8");
+  (void)rig.lay(rig.b, "L2x L1 L2y");
+  model_.streams().hold(second);
+  rig.b.give_back(rig.live[1], 1);
+  ASSERT_TRUE(rig.fences.mark(rig.b.stream(), 1).ok());
+  ASSERT_TRUE(model_.streams().enqueue(second, {}).ok());
+  rig.b.give_back(rig.live[3], 2);
+  rig.driver.reset_counts();
+  const auto plan = rig.plan(rig.a, 4, {.stream_wait = true, .donors = {&rig.a, &rig.b}});
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_EQ(plan->moves.size(), 2u);
+  ASSERT_NE(rig.carry_out(*plan, true), nullptr);
+  EXPECT_EQ(rig.driver.calls(Step::stream_wait), 1u);
+  ASSERT_TRUE(model_.streams().enqueue(first, {}).ok());
+  (void)model_.streams().advance(second, 2);  // past the first free, and the work behind it
+  EXPECT_NE(model_.streams().pending(first), 0u);
+  (void)model_.streams().advance(second, 1);
+  EXPECT_EQ(model_.streams().pending(first), 0u);
+  rig.check();
+}
+
 TEST_P(PlanStreams, AMovedMappingIsRetiredBehindTheFenceOfItsOldRun) {
   Rig rig(model_, shift());
   (void)rig.lay(rig.a, "L1 H8");

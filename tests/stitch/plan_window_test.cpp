@@ -127,6 +127,11 @@ TEST_P(PlanWindow, FallsThroughToTheNextWhereNothingFits) {
   expect_plan("F2a H2 F2+1 L1", 5, {}, "2..7 move a@2", "H2 L5 L1");
 }
 
+TEST_P(PlanWindow, OffersToTheNextWhatTheOneBeforeHadTaken) {
+  // Before the live block `b` fits, and nothing else does; behind it all three are wanted.
+  expect_plan("F4a+1b L1 F1c H2 L1 H8 L1", 3, {}, "10..16 move c@10 move b@11 move a@12");
+}
+
 TEST_P(PlanWindow, LooksAtAddressesThatNothingIsMappedAt) {
   expect_plan("L2a s2a H4", 3, {.headroom = 9}, "4..7 create 1@4 create 1@5 create 1@6", "L2 H2 L3 H1");
 }

@@ -158,6 +158,17 @@ TEST_F(PoolBracket, KeepsTheTicksOfWhatIsCutOff) {
   EXPECT_EQ(at(rig, segment, 5)->tick_or_requested, 3u);
 }
 
+TEST_F(PoolBracket, KeepsTheTickOfTheLastOfSeveralRunsWhereItIsCut) {
+  Rig rig(model_, 21);
+  const memory::VmmSegment* segment = rig.lay(rig.a, "F1 H1 f2 L1");
+  Block* claimed = claim(rig, segment, 0, 3);
+  EXPECT_EQ(rig.blocks(rig.a, segment), "C3 F1 L1");
+  EXPECT_EQ(at(rig, segment, 3)->tick_or_requested, kPending);
+  (void)rig.a.publish(claimed, 0);
+  EXPECT_EQ(at(rig, segment, 2)->tick_or_requested, kPending);
+  EXPECT_EQ(at(rig, segment, 0)->tick_or_requested, 0u);
+}
+
 TEST_F(PoolBracket, LeavesOthersToTakeAndGiveBackBesideAClaim) {
   Rig rig(model_, 21);
   const memory::VmmSegment* segment = rig.lay(rig.a, "F2 L1 F2 L1");

@@ -7,7 +7,7 @@
 
 namespace gmlake::testing {
 
-class ShelteredDriver final : public driver::Driver {
+class ShelteredDriver : public driver::Driver {
  public:
   explicit ShelteredDriver(driver::Driver& inner) : inner_(inner) {}
 
