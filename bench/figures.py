@@ -35,6 +35,14 @@ TORCH_NATIVE_RESERVED = {"gpt2_full": 54087647232, "opt_recompute": 52120518656,
                          "opt_lro": 22020096000, "detect": 29731323904, "generate": 12377391104}
 TORCH_NATIVE_BOUND = 0
 
+# What expandable_segments did on an H200 (PyTorch 2.11.0): peak reserved / peak allocated of the trace
+# replayed, and the smallest limit it finished in over the same; and how far the model of it may be off.
+EXPANDABLE_RATIO = {"gpt2_full": 1.019, "opt_recompute": 1.135, "llama7b_lr": 1.074, "opt_lro": 1.136, "detect": 1.081,
+                    "generate": 1.039}
+EXPANDABLE_FIT = {"gpt2_full": 1.0038, "opt_recompute": 1.0085, "llama7b_lr": 1.0048, "opt_lro": 1.0079,
+                  "detect": 1.0084, "generate": 1.0358}
+EXPANDABLE_BOUND = 0.015
+
 
 class Figures:
     def __init__(self):
@@ -89,6 +97,9 @@ def check_compare(options, figures, path, kept):
             recorded = TORCH_NATIVE_RESERVED[trace]
             figures.add("torch-native model, relative error", trace,
                         abs(result["peak_reserved_bytes"] / recorded - 1), TORCH_NATIVE_BOUND)
+        elif result["allocator"] == "torch-expandable" and trace in EXPANDABLE_RATIO:
+            figures.add("torch-expandable model, off by", trace,
+                        abs(result["reserved_over_allocated"] / EXPANDABLE_RATIO[trace] - 1), EXPANDABLE_BOUND)
 
 
 def check_fit(options, figures, path, kept):
@@ -99,6 +110,9 @@ def check_fit(options, figures, path, kept):
         if result["allocator"] == "gmlake":
             figures.add("min capacity / allocated", trace, result["min_capacity_over_allocated"],
                         FIT_BOUND.get(trace, FIT_BOUND_ELSE))
+        elif result["allocator"] == "torch-expandable" and trace in EXPANDABLE_FIT:
+            figures.add("torch-expandable capacity, off by", trace,
+                        abs(result["min_capacity_over_allocated"] / EXPANDABLE_FIT[trace] - 1), EXPANDABLE_BOUND)
 
 
 def check_verify(options, figures, path, kept):

@@ -21,6 +21,7 @@ struct Figures {
 };
 
 constexpr double kDriverSeconds = 0.20;
+constexpr std::uint64_t kHandlesInSecondHalf = 600;
 
 const Figures kFigures[] = {
     {"gpt2_full"}, {"opt_recompute"}, {"llama7b_lr"}, {"opt_lro"}, {"detect"}, {"generate", 1.015, 1.010},
@@ -56,6 +57,7 @@ TEST_P(PromisedFigures, HoldOnTheWholeDevice) {
   EXPECT_LE(static_cast<double>(report.peak_reserved_bytes),
             GetParam().reserved * static_cast<double>(report.peak_allocated_bytes));
   EXPECT_LE(report.driver_seconds, kDriverSeconds);
+  EXPECT_LE(report.handles_mapped_second_half, kHandlesInSecondHalf);
 }
 
 TEST_P(PromisedFigures, HoldAtTheSmallestLimit) {
