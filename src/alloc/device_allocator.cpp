@@ -156,8 +156,8 @@ Status DeviceAllocator::record_stream(Address address, std::uint64_t stream) {
   const StreamState& used_on = stream_state(stream);
   if (block->pool->stream() == used_on.index) return {};
   std::vector<memory::StreamIndex>& uses = uses_[block];
+  block->used_elsewhere = true;  // it has an entry now, whatever the next line throws
   if (std::find(uses.begin(), uses.end(), used_on.index) == uses.end()) uses.push_back(used_on.index);
-  block->used_elsewhere = true;
   return {};
 }
 
