@@ -53,6 +53,7 @@ void add_settings(CLI::App& command, ReplayArguments& arguments) {
 void add_json(CLI::App& command, std::string& path) {
   command
       .add_option("--json", path, "Write the results as JSON to a file; - for standard output, and nothing else there")
+      ->check([](const std::string& given) { return std::string(given.empty() ? "needs the name of a file" : ""); })
       ->type_name("FILE");
 }
 

@@ -18,12 +18,12 @@ replay::Trace load_trace(const std::string& path) {
   return std::move(*trace);
 }
 
-void check_fits(const replay::Trace& trace, std::uint64_t capacity_bytes) {
+void check_fits(const replay::Trace& trace, const std::string& path, std::uint64_t capacity_bytes) {
   for (const auto& device : trace.devices) {
     for (std::size_t at = 0; at < device.events.size(); ++at) {
       const auto& event = device.events[at];
       if (event.op != replay::Op::alloc || event.bytes <= capacity_bytes) continue;
-      throw CommandError(fmt::format("{}: device {}, event {}: a request of {} is over the capacity of {}", trace.name,
+      throw CommandError(fmt::format("{}: device {}, event {}: a request of {} is over the capacity of {}", path,
                                      device.device, at, format_bytes(event.bytes), format_bytes(capacity_bytes)));
     }
   }

@@ -12,7 +12,8 @@ namespace gmlake::cli {
 replay::Trace load_trace(const std::string& path);
 
 // Throws CommandError when one request of the trace is larger than `capacity_bytes`: no allocator could serve it.
-void check_fits(const replay::Trace& trace, std::uint64_t capacity_bytes);
+// `path` is for the message.
+void check_fits(const replay::Trace& trace, const std::string& path, std::uint64_t capacity_bytes);
 
 // What the endings of files that are written mean, for --help.
 inline constexpr const char* kFormatHelp =

@@ -5,7 +5,7 @@
 set -eu
 
 packages="g++ cmake ninja-build python3 zlib1g-dev libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev
-  libgmock-dev librapidcheck-dev libbenchmark-dev"
+  libgmock-dev librapidcheck-dev"
 case "${1:-build}" in
   build) ;;
   ci) packages="$packages make git ccache clang-14 libclang-rt-14-dev clang-format-14 clang-tidy-14" ;;

@@ -12,7 +12,7 @@ The second form records every job, each in a process of its own, several at a ti
 together. Traces are put into g0.tar, g1.tar, ... of at most 15 MiB, 62 MiB together, in FOLDER as they finish, the JSON
 lines into results.jsonl. Jobs not finished after --deadline seconds are dropped. Jobs beside each other do not change
 each other's allocation sequence, except for the moment at which memory used on a second stream comes free.
-Recorded in two parts, up to seven jobs at a time, all of them took under 5 minutes on one H200; --seconds is 40 here unless given.
+All of them took under 5 minutes on one H200, up to seven at a time; --seconds is 40 here unless given.
 
 All models are built from configurations, with random weights and random data. Needs PyTorch and, for some jobs,
 transformers, peft, timm, torchvision or torch_geometric. A job that fails is reported and spoils no other.

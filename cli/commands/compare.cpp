@@ -23,7 +23,7 @@ ExitCode compare(const ReplayArguments& arguments) {
   ExitCode exit = ExitCode::done;
   for (const auto& path : arguments.traces) {
     const replay::Trace trace = load_trace(path);
-    check_fits(trace, device_capacity(arguments));
+    check_fits(trace, path, device_capacity(arguments));
     for (const auto& events : trace.devices) {
       if (events.events.empty()) continue;
       Table table = make_replay_table();

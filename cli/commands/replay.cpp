@@ -41,7 +41,7 @@ ExitCode replay_one(const Arguments& arguments) {
   const auto settings = parse_settings(arguments.settings);
   if (arguments.allocator == "gmlake") check_settings(settings);
   const replay::Trace trace = load_trace(arguments.trace);
-  check_fits(trace, device_capacity(arguments));
+  check_fits(trace, arguments.trace, device_capacity(arguments));
   replay::ReplayOptions options;
   options.verify = arguments.verify;
   options.verify_stride_bytes = arguments.stride_bytes;

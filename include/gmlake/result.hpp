@@ -20,7 +20,7 @@ enum class ErrorCode : std::uint8_t {
   invalid_pointer,    // double free, foreign or interior pointer
   invalid_option,     // a setting with an unknown key or a value outside its range
   not_supported,      // the device or the driver cannot do this
-  no_driver,          // no CUDA driver on this machine
+  no_driver,          // no CUDA driver on this machine: for the CUDA backend, as the next three are
   device_lost,        // the context is in a sticky error state
   shut_down,          // used after shutdown, or while the process exits
   forked,             // used in the child of a fork

@@ -54,7 +54,7 @@ struct DeviceStats {
   std::uint64_t rung_release_cached = 0;
   std::uint64_t rung_wait = 0;
   std::uint64_t ooms = 0;           // requests that ended in an out-of-memory error
-  std::uint64_t invalid_frees = 0;  // frees of what was no start of a live block
+  std::uint64_t invalid_frees = 0;  // deallocate() of what was no start of a live block
 };
 
 }  // namespace gmlake

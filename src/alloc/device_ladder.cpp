@@ -17,6 +17,13 @@ using stitch::PlanRequest;
 using stitch::Pool;
 using stitch::SizeClass;
 
+namespace {
+
+// The driver reserves no more than this in one piece (measured: 64 TiB work, 128 TiB do not).
+constexpr std::uint64_t kMaxSegmentBytes = std::uint64_t{32} << 40;
+
+}  // namespace
+
 Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested) {
   const MutexLock grow(grow_);
   const Request request{stream, bytes <= stitch::kSmallLimit ? *stream.small : *stream.large, bytes, requested};
@@ -214,8 +221,10 @@ Status DeviceAllocator::reserve_segment(const Request& request) {
   // there may be many streams; and never less than the request, whatever the budget.
   const bool small = request.pool.size_class() == SizeClass::small;
   const std::uint64_t share = small ? left / 256 : reserved < total_bytes_ ? total_bytes_ : left / 32;
-  const std::uint64_t wanted = std::max(round_down(share, granule), round_up(request.bytes, granule) + granule);
+  const std::uint64_t least = round_up(request.bytes, granule) + granule;
+  const std::uint64_t wanted = std::clamp(round_down(share, granule), least, std::max(least, kMaxSegmentBytes));
   Result<memory::VmmSegment*> segment = mappings_.reserve(static_cast<std::uint32_t>(wanted >> granule_shift_));
+  if (!segment && wanted > least) segment = mappings_.reserve(static_cast<std::uint32_t>(least >> granule_shift_));
   if (!segment) return segment.error();
   try {
     const MutexLock lock(state_);

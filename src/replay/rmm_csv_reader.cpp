@@ -109,7 +109,7 @@ class Reader {
     if (!handle) return fail("stream " + quote_for_message(fields[5]) + " is no number");
     if (*pointer == 0) return true;
     const auto stream = streams_.index_of(*handle);
-    if (!stream) return fail("has more than 65536 streams");
+    if (!stream) return fail("has more than 1024 streams");
     return is_alloc ? add_alloc(fields[3], *pointer, *bytes, *stream) : add_free(fields[3], *pointer, *stream);
   }
 

@@ -140,7 +140,7 @@ class Reader {
 
   bool number_stream(std::uint64_t handle, DeviceRecording& recording, std::uint16_t& number) {
     const auto found = recording.streams.index_of(handle);
-    if (!found) return fail("device " + std::to_string(recording.device) + " has more than 65536 streams");
+    if (!found) return fail("device " + std::to_string(recording.device) + " has more than 1024 streams");
     number = *found;
     return true;
   }

@@ -9,7 +9,7 @@ class Validator {
 
   std::optional<std::string> run() {
     const std::size_t streams = trace_.streams.size();
-    if (streams == 0 || streams > kMaxStreams) return "has " + std::to_string(streams) + " streams, not 1 to 65536";
+    if (streams == 0 || streams > kMaxStreams) return "has " + std::to_string(streams) + " streams, not 1 to 1024";
     if (trace_.held_streams.size() != streams)
       return "says of " + std::to_string(trace_.held_streams.size()) + " streams whether they are held, but has " +
              std::to_string(streams);

@@ -66,7 +66,8 @@ struct Trace {
 // What a trace may hold at most: sums of live bytes stay far from 64 bits, and streams fit Event::stream.
 inline constexpr std::uint64_t kMaxBlockBytes = std::uint64_t{1} << 48;
 inline constexpr std::uint64_t kMaxLiveBytes = std::uint64_t{1} << 60;
-inline constexpr std::size_t kMaxStreams = std::size_t{1} << 16;
+inline constexpr std::size_t kMaxStreams =
+    1024;  // an allocator keeps pools for each: a log of rows must not make millions
 
 // Why a trace cannot be replayed, or nothing: blocks are numbered in the order of their allocs; only live blocks are
 // freed, on their own stream, or used; streams are in range; only held streams advance, by no more uses than are

@@ -49,7 +49,7 @@ class BodyReader {
     if (device > 0x7fffffffu) return fail("has a device number that is too large");
     trace.device = static_cast<int>(device);
     if (!count(streams, kLeastStream)) return false;
-    if (streams > kMaxStreams) return fail("has more than 65536 streams");
+    if (streams > kMaxStreams) return fail("has more than 1024 streams");
     trace.streams.resize(streams);
     trace.held_streams.assign(streams, false);
     for (std::size_t i = 0; i < streams; ++i) {

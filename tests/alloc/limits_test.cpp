@@ -141,6 +141,13 @@ TEST(Addresses, ThatRunOutAreNamedAndComeBack) {
   machine.deallocate(machine.allocate(40 * kGranule, 1), 1);
 }
 
+TEST(Addresses, TooFewForTheWholeDeviceServeWhatFits) {
+  driver::ModelOptions device = small_model(100);
+  device.max_address_bytes = 50 * kGranule;
+  Machine machine(device);
+  machine.deallocate(machine.allocate(30 * kGranule));
+}
+
 TEST(Addresses, ThatTheDriverHasNoMoreOfAreNamed) {
   driver::ModelOptions device = small_model(100);
   device.max_address_bytes = 50 * kGranule;

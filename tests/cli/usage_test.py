@@ -68,9 +68,12 @@ class Usage(ToolTest):
         self.assertIn("at most 128.00 MiB reserved", out)
         self.assertIn("96.00 MiB", out)
 
+    def test_refuses_an_empty_name_for_the_json_file(self):
+        self.refuse("compare", self.write_small(), "--json", "", why="--json: needs the name of a file")
+
     def test_refuses_a_request_over_the_capacity(self):
         self.refuse("compare", self.write_small(), "--capacity", "48MiB",
-                    why=r"small: device 0, event 0: a request of 64\.00 MiB is over the capacity of 48\.00 MiB")
+                    why=r"small\.pickle: device 0, event 0: a request of 64\.00 MiB is over the capacity of 48\.00 MiB")
 
 
 class Info(ToolTest):

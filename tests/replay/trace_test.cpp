@@ -30,8 +30,8 @@ TEST(Validate, NamesEachFault) {
     change(trace);
     return validate(trace).value_or("valid");
   };
-  EXPECT_EQ(reason([](auto& t) { t.streams.clear(); }), "has 0 streams, not 1 to 65536");
-  EXPECT_EQ(reason([](auto& t) { t.streams.resize(kMaxStreams + 1); }), "has 65537 streams, not 1 to 65536");
+  EXPECT_EQ(reason([](auto& t) { t.streams.clear(); }), "has 0 streams, not 1 to 1024");
+  EXPECT_EQ(reason([](auto& t) { t.streams.resize(kMaxStreams + 1); }), "has 1025 streams, not 1 to 1024");
   EXPECT_EQ(reason([](auto& t) { t.held_streams.pop_back(); }), "says of 2 streams whether they are held, but has 3");
   EXPECT_EQ(reason([](auto& t) { t.device = -1; }), "has device number -1");
   EXPECT_EQ(reason([](auto& t) { t.block_count = 7; }), "claims more blocks than it has events");
