@@ -8,6 +8,7 @@
 #include "../json.hpp"
 #include "../output.hpp"
 #include "commands.hpp"
+#include "driver/model.hpp"
 #include "gmlake/bytes.hpp"
 
 namespace gmlake::cli {
@@ -59,6 +60,22 @@ std::uint64_t max_map_count() {
   return file >> count ? count : 0;
 }
 
+// What bounds a driver beside its memory, one line each.
+std::vector<std::string> limits_of(const std::string& driver) {
+  std::vector<std::string> limits;
+  if (driver == "model") {
+    const driver::ModelOptions model;
+    limits.push_back(fmt::format("at most {} mappings, {} of addresses, {} in one reservation", model.max_mappings,
+                                 format_bytes(model.max_address_bytes), format_bytes(model.max_reservation_bytes)));
+    limits.emplace_back("a simulation: books and the costs measured on an H200, no memory");
+  } else if (driver == "host") {
+    if (const std::uint64_t count = max_map_count(); count > 0)
+      limits.push_back(fmt::format("the kernel allows {} mappings a process (vm.max_map_count)", count));
+    limits.emplace_back("a simulation: its size is a number, and pages that are touched are memory of this machine");
+  }
+  return limits;
+}
+
 std::string abilities(const driver::DeviceProperties& properties) {
   std::string text = properties.vmm_supported ? "virtual memory management" : "NO virtual memory management";
   if (properties.rdma_supported) text += ", RDMA";
@@ -77,8 +94,7 @@ std::string text_of(const DriverInfo& info) {
                         format_bytes(device.free_bytes), format_bytes(device.granularity_bytes));
     text += fmt::format("       {}\n", abilities(device.properties));
   }
-  if (info.name == "host" && max_map_count() > 0)
-    text += fmt::format("       the kernel allows {} mappings a process (vm.max_map_count)\n", max_map_count());
+  for (const std::string& limit : limits_of(info.name)) text += fmt::format("       {}\n", limit);
   return text;
 }
 
@@ -97,7 +113,11 @@ Json json_of(const DriverInfo& info) {
                            {"fabric", properties.fabric_supported},
                            {"host_numa", properties.host_numa_supported}});
   }
-  return Json{{"driver", info.name}, {"usable", info.missing.empty()}, {"missing", info.missing}, {"devices", devices}};
+  return Json{{"driver", info.name},
+              {"usable", info.missing.empty()},
+              {"missing", info.missing},
+              {"limits", limits_of(info.name)},
+              {"devices", devices}};
 }
 
 ExitCode show_info(const std::string& json) {
