@@ -18,10 +18,11 @@ ExitCode compare(const ReplayArguments& arguments) {
   const auto settings = parse_settings(arguments.settings);
   check_settings(settings);
   const bool tables = arguments.json.empty() || !is_stdout(arguments.json);
-  Progress progress(arguments.traces.size() * arguments.allocators.size());
+  Progress progress(arguments.traces.size() * (1 + arguments.allocators.size()));
   Json results = Json::array();
   ExitCode exit = ExitCode::done;
   for (const auto& path : arguments.traces) {
+    progress.begin("reading " + path);
     const replay::Trace trace = load_trace(path);
     check_fits(trace, path, device_capacity(arguments));
     for (const auto& events : trace.devices) {

@@ -1,4 +1,5 @@
 // gmlake convert: a trace of any format that can be read, in any that can be written.
+#include "../progress.hpp"
 #include "../traces.hpp"
 #include "commands.hpp"
 
@@ -19,7 +20,11 @@ void add_convert(CLI::App& app, ExitCode& exit) {
                   "  gmlake convert rmm_log.csv job.pickle");
   command->callback([arguments, &exit] {
     const auto format = format_for(arguments->out);  // before the work: a bad name should not cost a minute
-    save_trace(load_trace(arguments->in), arguments->out, format);
+    Progress progress(2);
+    progress.begin("reading " + arguments->in);
+    const replay::Trace trace = load_trace(arguments->in);
+    progress.begin("writing " + arguments->out);
+    save_trace(trace, arguments->out, format);
     exit = ExitCode::done;
   });
 }

@@ -49,9 +49,10 @@ ExitCode fit_all(const ReplayArguments& arguments) {
   const auto settings = parse_settings(arguments.settings);
   check_settings(settings);
   const bool tables = arguments.json.empty() || !is_stdout(arguments.json);
-  Progress progress(arguments.traces.size() * arguments.allocators.size());
+  Progress progress(arguments.traces.size() * (1 + arguments.allocators.size()));
   Json results = Json::array();
   for (const auto& path : arguments.traces) {
+    progress.begin("reading " + path);
     const replay::Trace trace = load_trace(path);
     for (const auto& events : trace.devices) {
       if (events.events.empty()) continue;

@@ -5,6 +5,7 @@
 
 #include "../arguments.hpp"
 #include "../output.hpp"
+#include "../progress.hpp"
 #include "../traces.hpp"
 #include "commands.hpp"
 #include "gmlake/bytes.hpp"
@@ -33,8 +34,11 @@ ExitCode generate(const Arguments& arguments) {
   if (arguments.pattern.empty()) throw CommandError("generate: which PATTERN? --list names them all");
   if (arguments.out.empty()) throw CommandError("generate: --out FILE is required");
   const auto format = format_for(arguments.out);
+  Progress progress(2);
+  progress.begin("making " + arguments.pattern);
   const auto trace = replay::generate(arguments.pattern, arguments.options);
   if (!trace) throw CommandError(trace.error().text());
+  progress.begin("writing " + arguments.out);
   save_trace(*trace, arguments.out, format);
   return ExitCode::done;
 }

@@ -40,13 +40,14 @@ ExitCode replay_one(const Arguments& arguments) {
     throw CommandError("--verify-stride means nothing without --verify");
   const auto settings = parse_settings(arguments.settings);
   if (arguments.allocator == "gmlake") check_settings(settings);
+  Progress progress(2);  // most traces are of one device
+  progress.begin("reading " + arguments.trace);
   const replay::Trace trace = load_trace(arguments.trace);
   check_fits(trace, arguments.trace, device_capacity(arguments));
   replay::ReplayOptions options;
   options.verify = arguments.verify;
   options.verify_stride_bytes = arguments.stride_bytes;
 
-  Progress progress(trace.devices.size());
   const bool tables = arguments.json.empty() || !is_stdout(arguments.json);
   Json results = Json::array();
   std::vector<std::string> failures;
