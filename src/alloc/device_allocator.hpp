@@ -57,9 +57,6 @@ class DeviceAllocator {
 
   DeviceStats stats() const;
   void reset_peaks();
-  std::uint64_t held_bytes() const { return phy_pool_.held_bytes(); }
-  std::uint64_t peak_held_bytes() const { return phy_pool_.peak_held_bytes(); }
-  std::uint64_t limit_bytes() const { return limit_bytes_; }
   int device() const { return device_; }
 
   // Recounts every counter and index from nothing and compares. Aborts on a difference.
@@ -113,8 +110,8 @@ class DeviceAllocator {
   std::vector<memory::Fence> stream_ticks() const GMLAKE_EXCLUDES(state_);
   // Gives back to the driver what is spare and at no address.
   void release_spare(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
-  // Releases cached PhyBlocks behind passed fences until `granules` are, or none is left. Returns how many were.
-  std::uint64_t release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
+  // Releases cached PhyBlocks behind passed fences until `granules` are, or none is left.
+  void release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
   std::vector<memory::PhyBlock*> make_spare(std::uint64_t granules) GMLAKE_REQUIRES(grow_, state_);
   void release_vacant_segments() GMLAKE_REQUIRES(grow_);
   // Retires stale mappings until `more` new ones keep the bound. False: they cannot.

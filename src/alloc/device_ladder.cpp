@@ -5,7 +5,6 @@
 
 #include "alloc/device_allocator.hpp"
 #include "alloc/growth_policy.hpp"
-#include "base/check.hpp"
 #include "gmlake/bytes.hpp"
 
 namespace gmlake::alloc {
@@ -319,7 +318,7 @@ std::vector<memory::PhyBlock*> DeviceAllocator::make_spare(std::uint64_t granule
   return blocks;
 }
 
-std::uint64_t DeviceAllocator::release_cached(std::uint64_t granules) {
+void DeviceAllocator::release_cached(std::uint64_t granules) {
   const std::uint64_t spare = phy_pool_.spare_bytes() >> granule_shift_;
   std::vector<memory::PhyBlock*> blocks;
   if (spare < granules) {
@@ -327,9 +326,7 @@ std::uint64_t DeviceAllocator::release_cached(std::uint64_t granules) {
     blocks = make_spare(granules - spare);
   }
   for (memory::PhyBlock* block : blocks) (void)mappings_.retire_all_of(block).ok();  // what stays mapped stays spare
-  const std::uint64_t held = phy_pool_.held_bytes();
   release_spare(granules);
-  return (held - phy_pool_.held_bytes()) >> granule_shift_;
 }
 
 void DeviceAllocator::release_spare(std::uint64_t granules) {

@@ -3,14 +3,10 @@
 #include <algorithm>
 
 #include "base/check.hpp"
+#include "base/counter.hpp"
 
 namespace gmlake::memory {
 namespace {
-
-// One writer at a time, the holder of `grow`: a plain load and store is an update.
-void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
-  counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
-}
 
 std::uint32_t end_slot(const Mapping* mapping) { return mapping->slot + mapping->block->granules; }
 

@@ -61,7 +61,6 @@ class MappingTable {
   std::uint64_t quarantined_bytes() const { return quarantined_bytes_.load(std::memory_order_relaxed); }
   std::uint64_t retired_count() const { return retired_.load(std::memory_order_relaxed); }
   const std::vector<std::unique_ptr<VmmSegment>>& segments() const { return segments_; }
-  std::uint32_t granule_shift() const { return granule_shift_; }
 
   // Recounts everything and compares. Aborts on a difference.
   void check() const;

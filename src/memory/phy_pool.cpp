@@ -1,16 +1,9 @@
 #include "memory/phy_pool.hpp"
 
 #include "base/check.hpp"
+#include "base/counter.hpp"
 
 namespace gmlake::memory {
-namespace {
-
-// Counters have one writer at a time (the holder of `grow`), so a plain load and store is an update.
-void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
-  counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
-}
-
-}  // namespace
 
 Result<PhyBlock*> PhyPool::create(std::uint32_t granules) {
   PhyBlock* block = blocks_.take();
