@@ -18,6 +18,7 @@
 #include "gmlake/bytes.hpp"
 #include "support/contents.hpp"
 #include "support/program.hpp"
+#include "support/race_detector.hpp"
 #include "support/reference.hpp"
 
 namespace gmlake::test {
@@ -35,7 +36,11 @@ StreamHandle handle_of(std::uint32_t stream) { return std::bit_cast<StreamHandle
 class Run {
  public:
   explicit Run(const Conditions& conditions)
-      : conditions_(conditions), device_(make_device(conditions)), reference_(*device_), fault_(reference_) {
+      : conditions_(conditions),
+        device_(make_device(conditions)),
+        reference_(*device_),
+        races_(reference_),
+        fault_(races_) {
     for (std::uint32_t stream = 1; stream < conditions.streams; stream += 2) device_->streams().hold({0, stream});
     restart();
   }
@@ -89,7 +94,7 @@ class Run {
 
   // A kernel of the block's owner: it sees what was written before, on the host.
   void work(std::uint32_t id, const Block& block, std::uint32_t stream, bool first) {
-    const driver::Access access{block.address, block.bytes, first};
+    const std::vector<driver::Access> accesses = {{block.address, block.bytes, first}};
     std::function<void()> kernel;
     if (conditions_.host) {
       kernel = [this, id, block, first] {
@@ -100,7 +105,17 @@ class Run {
         }
       };
     }
-    if (!reference_.launch({0, stream}, {access}, std::move(kernel)).ok()) fail("a kernel could not touch its block");
+    races_.kernel({0, stream}, accesses);
+    if (!reference_.launch({0, stream}, accesses, std::move(kernel)).ok()) fail("a kernel could not touch its block");
+  }
+
+  // `waiter` waits for all that `other` has so far, as a caller who uses memory on two streams makes it.
+  void order_after(std::uint32_t waiter, std::uint32_t other) {
+    const Result<driver::Event> event = races_.event_create(0);
+    if (!event || !races_.event_record(*event, {0, other}).ok() || !races_.stream_wait({0, waiter}, *event).ok() ||
+        !races_.event_destroy(*event).ok()) {
+      fail("an event of the caller's failed");
+    }
   }
 
   void allocate(const Op& op) {
@@ -148,7 +163,7 @@ class Run {
     if (found == live_.end()) return;
     const Block block = found->second;
     const std::uint32_t stream = op.stream == ~0u ? block.stream : op.stream;
-    if (stream != block.stream) reference_.order_after({0, stream}, {0, block.stream});
+    if (stream != block.stream) order_after(stream, block.stream);
     work(op.block, block, stream, false);
     if (std::string why = reference_.freed(block.address, {0, stream}); !why.empty()) fail(why);
     const std::uint64_t waits = device_->streams().synchronizations();
@@ -164,7 +179,7 @@ class Run {
     const auto found = live_.find(op.block);
     if (found == live_.end()) return;
     const Block& block = found->second;
-    if (op.stream != block.stream) reference_.order_after({0, op.stream}, {0, block.stream});
+    if (op.stream != block.stream) order_after(op.stream, block.stream);
     work(op.block, block, op.stream, false);
     (void)reference_.recorded(block.address, {0, op.stream});
     const Status status = allocator_->try_record_stream(std::bit_cast<void*>(block.address), handle_of(op.stream));
@@ -204,6 +219,7 @@ class Run {
         break;
     }
     if (!reference_.broken().empty()) fail(reference_.broken());
+    if (races_.race_count() != 0) fail("a race: " + describe(races_.races().front()));
     if (device_->usage().physical_bytes > limit()) fail("more memory is held than the limit allows");
   }
 
@@ -224,6 +240,7 @@ class Run {
       step({Op::Kind::free, live_.begin()->first, 0, ~0u});
     }
     device_->streams().advance_all();
+    races_.synchronize();
     compare();
     outcome_.waits = device_->streams().synchronizations();
     const DeviceStats stats = allocator_->stats();
@@ -243,6 +260,7 @@ class Run {
   Outcome outcome_;
   std::unique_ptr<driver::SimulatedDriver> device_;
   Reference reference_;
+  RaceDetector races_;
   driver::FaultDriver fault_;
   std::unique_ptr<Allocator> allocator_;
   std::map<std::uint32_t, Block> live_;

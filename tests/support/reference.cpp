@@ -130,13 +130,6 @@ Status Reference::launch(Stream stream, std::vector<driver::Access> accesses, st
   return device_.launch(stream, std::move(accesses), std::move(run));
 }
 
-void Reference::order_after(Stream waiter, Stream other) {
-  const Result<Event> event = device_.event_create(other.device);
-  if (!event) return;
-  if (event_record(*event, other).ok()) (void)stream_wait(waiter, *event).ok();
-  (void)device_.event_destroy(*event).ok();
-}
-
 Status Reference::event_record(Event event, Stream stream) {
   Status recorded = device_.event_record(event, stream);
   if (!recorded.ok()) return recorded;

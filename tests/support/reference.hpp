@@ -11,17 +11,13 @@
 #include <vector>
 
 #include "driver/simulated.hpp"
+#include "support/forwarding_driver.hpp"
 
 namespace gmlake::test {
 
-class Reference final : public driver::Driver {
+class Reference final : public ForwardingDriver {
  public:
-  using Address = driver::Address;
-  using Handle = driver::Handle;
-  using Event = driver::Event;
-  using Stream = driver::Stream;
-
-  explicit Reference(driver::SimulatedDriver& device) : device_(device) {}
+  explicit Reference(driver::SimulatedDriver& device) : ForwardingDriver(device), device_(device) {}
 
   // What the allocator did for its callers. Each gives what was wrong with that, nothing where it was legal.
   std::string allocated(Address address, std::uint64_t bytes, Stream stream);
@@ -30,43 +26,19 @@ class Reference final : public driver::Driver {
   // The first rule that a driver call broke.
   const std::string& broken() const { return broken_; }
 
-  // Work of the callers: a kernel; and `waiter` waits for all that `other` has so far.
+  // A kernel of the callers'.
   Status launch(Stream stream, std::vector<driver::Access> accesses, std::function<void()> run);
-  void order_after(Stream waiter, Stream other);
 
   std::uint64_t live_blocks() const { return live_.size(); }
   std::uint64_t live_bytes() const { return live_bytes_; }
   // The most granules that live blocks can keep from others, where physical memory comes in pieces of `piece` granules.
   std::uint64_t pinned_granules(std::uint64_t granule, std::uint64_t piece) const;
 
-  std::string_view name() const override { return device_.name(); }
-  Result<int> device_count() override { return device_.device_count(); }
-  Result<driver::DeviceProperties> device_properties(int device) override { return device_.device_properties(device); }
-  Result<driver::MemoryInfo> memory_info(int device) override { return device_.memory_info(device); }
-  Result<std::uint64_t> granularity(const driver::MemoryProperties& properties) override {
-    return device_.granularity(properties);
-  }
-  Result<Address> reserve(std::uint64_t bytes, std::uint64_t alignment) override {
-    return device_.reserve(bytes, alignment);
-  }
-  Status address_free(Address address, std::uint64_t bytes) override { return device_.address_free(address, bytes); }
-  Result<Handle> create(std::uint64_t bytes, const driver::MemoryProperties& properties) override {
-    return device_.create(bytes, properties);
-  }
   Status release(Handle handle) override;
   Status map(Address address, std::uint64_t bytes, Handle handle) override;
   Status unmap(Address address, std::uint64_t bytes) override;
-  Status set_access(Address address, std::uint64_t bytes, std::span<const int> devices) override {
-    return device_.set_access(address, bytes, devices);
-  }
-  Result<Event> event_create(int device) override { return device_.event_create(device); }
   Status event_record(Event event, Stream stream) override;
-  Result<bool> event_query(Event event) override { return device_.event_query(event); }
-  Status event_synchronize(Event event) override { return device_.event_synchronize(event); }
   Status stream_wait(Stream stream, Event event) override;
-  Status event_destroy(Event event) override { return device_.event_destroy(event); }
-  Result<driver::CaptureState> capture_state(Stream stream) override { return device_.capture_state(stream); }
-  std::uint64_t clock_ns() override { return device_.clock_ns(); }
 
  private:
   using Clock = std::map<std::uint64_t, std::uint64_t>;  // by stream: how many of its operations are known to be before
