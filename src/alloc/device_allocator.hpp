@@ -97,6 +97,7 @@ class DeviceAllocator {
   Rung stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
   Rung climb(const Request& request, Reach reach, std::uint64_t DeviceStats::*rung) GMLAKE_REQUIRES(grow_);
   Rung carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
+  void mark_stale(const memory::Fence& now) GMLAKE_REQUIRES(grow_);
   void note_refusal(const Error& error) GMLAKE_REQUIRES(grow_);
   Error final_error(const Request& request) GMLAKE_REQUIRES(grow_);
   Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);

@@ -174,16 +174,32 @@ DeviceAllocator::Rung DeviceAllocator::stitch(const Request& request, Reach reac
 DeviceAllocator::Rung DeviceAllocator::carry_out(const Request& request, const Plan& plan, bool stream_wait) {
   const Status executed = stitcher_.execute(plan, stream_wait);
   if (!executed.ok()) note_refusal(executed.error());
-  const MutexLock lock(state_);
-  // Behind a stream-wait the window belongs to a later point of its stream than any event recorded so far stands for.
-  if (stream_wait) ++request.stream.tick;
-  Block* run = stitcher_.publish(plan, request.stream.tick, executed.ok());
-  if (run == nullptr) return std::nullopt;
-  stats_.stitches += 1;
-  stats_.moved_bytes += plan.moved_granules << granule_shift_;
-  stats_.revived_bytes += plan.revived_granules << granule_shift_;
-  stats_.grown_bytes += plan.created_granules << granule_shift_;
-  return hand_out(request, run);
+  Address address = 0;
+  memory::Fence now;
+  {
+    const MutexLock lock(state_);
+    // Behind a stream-wait the window belongs to a later point of its stream than any event recorded so far stands for.
+    if (stream_wait) ++request.stream.tick;
+    now = {request.stream.index, request.stream.tick};
+    Block* run = stitcher_.publish(plan, now.tick, executed.ok());
+    if (run == nullptr) return std::nullopt;
+    stats_.stitches += 1;
+    stats_.moved_bytes += plan.moved_granules << granule_shift_;
+    stats_.revived_bytes += plan.revived_granules << granule_shift_;
+    stats_.grown_bytes += plan.created_granules << granule_shift_;
+    address = hand_out(request, run);
+  }
+  if (!plan.moves.empty()) mark_stale(now);
+  return address;
+}
+
+// Recorded as soon as something becomes stale, so that it can be retired, and its hole used, once the device comes
+// here. A fence that cannot be recorded stays unpassed until another rung records one: the request is met all the same.
+void DeviceAllocator::mark_stale(const memory::Fence& now) {
+  try {
+    (void)fences_.mark(now.stream, now.tick).ok();
+  } catch (const std::bad_alloc&) {  // of the host, for the record of the event: as if it had been refused
+  }
 }
 
 void DeviceAllocator::note_refusal(const Error& error) {

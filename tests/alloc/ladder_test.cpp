@@ -66,6 +66,26 @@ TEST_F(Ladder, BeginsWithTheStreamsOwnMemory) {
   for (void* block : {blocks[1], blocks[3], stitched}) machine_.deallocate(block);
 }
 
+// What a stitch leaves behind is stale until the device has come past it: only then may its place be mapped again.
+TEST_F(Ladder, FillsTheHolesOfAnEarlierStitchOnceTheDeviceHasPassedIt) {
+  for (const bool passed : {true, false}) {
+    if (!passed) machine_.streams().hold({0, 0});
+    std::vector<void*> blocks;
+    for (int i = 0; i < 4; ++i) blocks.push_back(machine_.allocate(10 * kGranule));
+    for (void* block : {blocks[0], blocks[2]}) machine_.deallocate(block);
+    use(blocks[1], 10 * kGranule, 0);
+    void* stitched = machine_.allocate(20 * kGranule);  // out of the two: 20 granules move, and leave two holes
+    EXPECT_EQ(machine_.stats().moved_bytes, 20 * kGranule);
+    for (void* block : {blocks[1], blocks[3]}) machine_.deallocate(block);
+    void* beside = machine_.allocate(20 * kGranule);  // a run and the hole beside it are cheaper than 20 more moves
+    EXPECT_EQ(machine_.stats().moved_bytes, (passed ? 30 : 40) * kGranule);
+    EXPECT_EQ(machine_.stats().mappings_retired, passed ? 10u : 0u);
+    for (void* block : {stitched, beside}) machine_.deallocate(block);
+    machine_.streams().advance_all();
+    machine_.restart();
+  }
+}
+
 TEST_F(Ladder, GoesOnToWhatOtherStreamsAreDoneWith) {
   machine_.deallocate(machine_.allocate(30 * kGranule, 1), 1);
   void* block = machine_.allocate(30 * kGranule, 2);
