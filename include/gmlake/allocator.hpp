@@ -88,8 +88,17 @@ class Allocator {
   Status try_record_stream(void* pointer, StreamHandle stream) noexcept;
   void record_stream(void* pointer, StreamHandle stream);  // throws AllocationError
 
-  // Gives cached memory back to the driver until each device holds at most `keep_bytes`, or nothing more can go. Waits
-  // for the streams.
+  // The most physical memory to hold on a device, live and cached: in bytes, where 0 is none of its own, and as a share
+  // of the device's memory, from 0 to 1; the lower one holds. They begin as the options say. A new one is in force at
+  // once for what is created from then on. One below what is held takes nothing away: trim() does, of what is cached.
+  // Errors: invalid_device, invalid_option (no share), and what the driver says of a device that was never used.
+  Status set_limit(std::uint64_t bytes, int device = 0) noexcept;
+  Status set_limit_fraction(double fraction, int device = 0) noexcept;
+  Result<std::uint64_t> limit(int device = 0) const noexcept;  // bytes, the lower of the two
+  Result<double> limit_fraction(int device = 0) const noexcept;
+
+  // Gives cached memory back to the driver, the least that leaves each device with at most `keep_bytes` held, or all
+  // that can go. PhyBlocks go whole, so less may be left by up to the smallest of them. Waits for the streams.
   Status trim(std::uint64_t keep_bytes = 0) noexcept;
 
   // Zeroes for a device that was never used.

@@ -171,6 +171,39 @@ void Allocator::record_stream(void* pointer, StreamHandle stream) {
   if (const Status status = try_record_stream(pointer, stream); !status.ok()) throw AllocationError(status.error());
 }
 
+Status Allocator::set_limit(std::uint64_t bytes, int device) noexcept {
+  return guarded(Step::options, bytes, [&]() -> Status {
+    const Result<DeviceAllocator*> allocator = state_->device(device);
+    if (!allocator) return allocator.error();
+    (*allocator)->set_limit(bytes);
+    return {};
+  });
+}
+
+Status Allocator::set_limit_fraction(double fraction, int device) noexcept {
+  return guarded(Step::options, 0, [&]() -> Status {
+    const Result<DeviceAllocator*> allocator = state_->device(device);
+    if (!allocator) return allocator.error();
+    return (*allocator)->set_limit_fraction(fraction);
+  });
+}
+
+Result<std::uint64_t> Allocator::limit(int device) const noexcept {
+  return guarded(Step::options, 0, [&]() -> Result<std::uint64_t> {
+    const Result<DeviceAllocator*> allocator = state_->device(device);
+    if (!allocator) return allocator.error();
+    return (*allocator)->limit_bytes();
+  });
+}
+
+Result<double> Allocator::limit_fraction(int device) const noexcept {
+  return guarded(Step::options, 0, [&]() -> Result<double> {
+    const Result<DeviceAllocator*> allocator = state_->device(device);
+    if (!allocator) return allocator.error();
+    return (*allocator)->limit_fraction();
+  });
+}
+
 Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
   return guarded(Step::trim, keep_bytes, [&]() -> Status {
     Status first;

@@ -31,21 +31,19 @@ Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver&
   }
   const Result<std::uint64_t> granularity = driver.granularity({.location = {driver::Location::Kind::device, device}});
   if (!granularity) return granularity.error();
-  const std::uint64_t total = properties->total_bytes;
-  auto limit = static_cast<std::uint64_t>(static_cast<double>(total) * options.limit_fraction);
-  if (options.limit_bytes != 0) limit = std::min(limit, options.limit_bytes);
-  return std::unique_ptr<DeviceAllocator>(new DeviceAllocator(
-      driver, device, options, static_cast<std::uint32_t>(std::countr_zero(*granularity)), total, limit));
+  const auto shift = static_cast<std::uint32_t>(std::countr_zero(*granularity));
+  return std::unique_ptr<DeviceAllocator>(new DeviceAllocator(driver, device, options, shift, properties->total_bytes));
 }
 
 DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Options& options,
-                                 std::uint32_t granule_shift, std::uint64_t total_bytes, std::uint64_t limit_bytes)
+                                 std::uint32_t granule_shift, std::uint64_t total_bytes)
     : driver_(driver),
       device_(device),
       options_(options),
       granule_shift_(granule_shift),
       total_bytes_(total_bytes),
-      limit_bytes_(limit_bytes),
+      own_limit_bytes_(options.limit_bytes),
+      limit_fraction_(options.limit_fraction),
       fences_(driver, device),
       phy_pool_(driver, {.location = {driver::Location::Kind::device, device}}, granule_shift),
       mappings_(driver, phy_pool_, granule_shift, {device}),
@@ -55,6 +53,18 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Optio
 DeviceAllocator::~DeviceAllocator() {
   const MutexLock grow(grow_);
   mappings_.shut_down();
+}
+
+Status DeviceAllocator::set_limit_fraction(double fraction) {
+  if (!(fraction >= 0 && fraction <= 1)) return Error{ErrorCode::invalid_option, Step::options, 0};
+  limit_fraction_.store(fraction, std::memory_order_relaxed);
+  return {};
+}
+
+std::uint64_t DeviceAllocator::limit_bytes() const {
+  const auto share = static_cast<std::uint64_t>(static_cast<double>(total_bytes_) * limit_fraction());
+  const std::uint64_t own = own_limit_bytes_.load(std::memory_order_relaxed);
+  return own == 0 ? share : std::min(share, own);
 }
 
 DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle) {

@@ -6,6 +6,8 @@
 // under both. Any thread may call anything here.
 #pragma once
 
+#include <atomic>
+#include <bitset>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -45,9 +47,17 @@ class DeviceAllocator {
   Status deallocate(Address address, std::optional<std::uint64_t> stream);
   // Work enqueued on `stream` by now uses the block: it is not handed out again before that is complete.
   Status record_stream(Address address, std::uint64_t stream);
-  // Gives cached PhyBlocks back to the driver until at most `keep_bytes` are held, or no more can go. Waits for
-  // streams.
+  // Gives cached PhyBlocks back to the driver, the least that leaves at most `keep_bytes` held, or all that can go.
+  // Waits for streams.
   Status trim(std::uint64_t keep_bytes);
+
+  // The most physical memory to hold, in force at once for whatever is created from now on; what is held stays. Each
+  // takes the place of its option: bytes, where 0 is no limit of its own, and a share of the device's memory, from 0 to
+  // 1. The lower one holds. Errors: invalid_option.
+  void set_limit(std::uint64_t bytes) { own_limit_bytes_.store(bytes, std::memory_order_relaxed); }
+  Status set_limit_fraction(double fraction);
+  std::uint64_t limit_bytes() const;
+  double limit_fraction() const { return limit_fraction_.load(std::memory_order_relaxed); }
 
   std::uint64_t block_bytes(Address address) const;  // of a live block; 0 for any other address
   // Which PhyBlocks lie under a live block, in order of address. Empty for any other address.
@@ -83,23 +93,38 @@ class DeviceAllocator {
   };
 
   DeviceAllocator(driver::Driver& driver, int device, const Options& options, std::uint32_t granule_shift,
-                  std::uint64_t total_bytes, std::uint64_t limit_bytes);
+                  std::uint64_t total_bytes);
 
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
   std::vector<memory::StreamIndex> uses_of(const stitch::Block& block, memory::StreamIndex freed_on) const
       GMLAKE_REQUIRES(state_);
   Result<Address> allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested);
 
-  // The ladder's rungs. Each returns an address, or nothing where it could not help; refusal_ then may say why.
-  using Rung = std::optional<Address>;
-  Rung fit(const Request& request, std::uint64_t DeviceStats::*rung = nullptr) GMLAKE_REQUIRES(grow_);
+  // The ladder's rungs, first to last: device_ladder.cpp. Each returns an address, or nothing where it could not help;
+  // refusal_ then may say why.
+  using Found = std::optional<Address>;
+  Found try_own_stream(const Request& request) GMLAKE_REQUIRES(grow_);
+  Found try_passed_streams(const Request& request) GMLAKE_REQUIRES(grow_);
+  Found try_stream_wait(const Request& request) GMLAKE_REQUIRES(grow_);
+  Found try_release_cached(const Request& request) GMLAKE_REQUIRES(grow_);
+  Found try_wait(const Request& request) GMLAKE_REQUIRES(grow_);
+  Found fit(const Request& request) GMLAKE_REQUIRES(grow_);
+  Error final_error(const Request& request) GMLAKE_REQUIRES(grow_);
+
+  // What they stitch with: device_stitch.cpp.
   enum class Reach : std::uint8_t { own_stream, passed_streams, all_streams };
-  Rung stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
-  Rung climb(const Request& request, Reach reach, std::uint64_t DeviceStats::*rung) GMLAKE_REQUIRES(grow_);
-  Rung carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
+  enum class Obstacle : std::uint8_t { none, memory, addresses, mappings };
+  struct Attempt {
+    std::optional<stitch::Plan> plan;
+    Obstacle obstacle = Obstacle::none;
+  };
+  using Cleared = std::bitset<4>;  // obstacles, by number
+  Found stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
+  Attempt plan_and_claim(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
+  bool clear_away(const Request& request, const Attempt& attempt, Cleared& cleared) GMLAKE_REQUIRES(grow_);
+  Found carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
   void mark_stale(const memory::Fence& now) GMLAKE_REQUIRES(grow_);
   void note_refusal(const Error& error) GMLAKE_REQUIRES(grow_);
-  Error final_error(const Request& request) GMLAKE_REQUIRES(grow_);
   Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);
   Status reserve_segment(const Request& request) GMLAKE_REQUIRES(grow_);
 
@@ -109,11 +134,19 @@ class DeviceAllocator {
   void mark_all_streams() GMLAKE_REQUIRES(grow_);
   void wait_for_all_streams() GMLAKE_REQUIRES(grow_);
   std::vector<memory::Fence> stream_ticks() const GMLAKE_EXCLUDES(state_);
-  // Gives back to the driver what is spare and at no address.
-  void release_spare(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
-  // Releases cached PhyBlocks behind passed fences until `granules` are, or none is left.
+  // What can be given back to the driver, and giving it back: device_trim.cpp.
+  // Everything that is spare and at no address.
+  void release_spare() GMLAKE_REQUIRES(grow_);
+  // The least of the spare and cached PhyBlocks, behind passed fences, that makes `granules`; or all of them.
   void release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
-  std::vector<memory::PhyBlock*> make_spare(std::uint64_t granules) GMLAKE_REQUIRES(grow_, state_);
+  struct Releasable {
+    memory::PhyBlock* block = nullptr;
+    stitch::Block* run = nullptr;  // the free run that it lies in; null: it is spare
+  };
+  std::vector<Releasable> releasable() GMLAKE_REQUIRES(grow_, state_);
+  // Takes cached ones out of their runs: then they are spare, with stale mappings. Throws with nothing changed.
+  void take_out(std::vector<Releasable>& chosen) GMLAKE_REQUIRES(grow_, state_);
+  void give_back(const std::vector<Releasable>& taken) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   void release_vacant_segments() GMLAKE_REQUIRES(grow_);
   // Retires stale mappings until `more` new ones keep the bound. False: they cannot.
   bool make_room_for(std::uint64_t more) GMLAKE_REQUIRES(grow_);
@@ -122,6 +155,7 @@ class DeviceAllocator {
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
   std::uint64_t slack_granules(const Request& request) const GMLAKE_REQUIRES(grow_, state_);
   std::vector<stitch::Pool*> donor_pools(const Request& request, Reach reach) const GMLAKE_REQUIRES(state_);
+  std::uint64_t granule() const { return std::uint64_t{1} << granule_shift_; }
   PhyBlockInfo describe(const memory::PhyBlock& block) const GMLAKE_REQUIRES(grow_);
   void check_locked() const GMLAKE_REQUIRES(grow_, state_);
 
@@ -130,7 +164,8 @@ class DeviceAllocator {
   const Options options_;
   const std::uint32_t granule_shift_;
   const std::uint64_t total_bytes_;
-  const std::uint64_t limit_bytes_;
+  std::atomic<std::uint64_t> own_limit_bytes_;  // 0: none but the share
+  std::atomic<double> limit_fraction_;
 
   mutable Mutex grow_ GMLAKE_ACQUIRED_BEFORE(state_);
   mutable Mutex state_;

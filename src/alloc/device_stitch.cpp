@@ -1,0 +1,229 @@
+// How DeviceAllocator carries out a stitch: asks for a plan, clears what stands in its way (addresses, mappings), calls
+// the driver, and puts the outcome into the books. The rungs of the ladder call stitch(); nobody else does.
+#include <algorithm>
+#include <bitset>
+#include <new>
+
+#include "alloc/device_allocator.hpp"
+#include "alloc/growth_policy.hpp"
+#include "gmlake/bytes.hpp"
+
+namespace gmlake::alloc {
+
+using stitch::Block;
+using stitch::Plan;
+using stitch::PlanFailure;
+using stitch::PlanRequest;
+using stitch::Pool;
+using stitch::SizeClass;
+
+namespace {
+
+// The driver reserves no more than this in one piece (measured: 64 TiB work, 128 TiB do not).
+constexpr std::uint64_t kMaxSegmentBytes = std::uint64_t{32} << 40;
+
+}  // namespace
+
+std::vector<Pool*> DeviceAllocator::donor_pools(const Request& request, Reach reach) const {
+  Pool* small = request.stream.small.get();
+  Pool* large = request.stream.large.get();
+  std::vector<Pool*> pools{small, large};
+  if (request.pool.size_class() == SizeClass::large) std::swap(pools[0], pools[1]);
+  if (reach == Reach::own_stream) return pools;
+  for (const StreamState& other : streams_) {
+    if (&other == &request.stream) continue;
+    pools.push_back(other.large.get());
+    pools.push_back(other.small.get());
+  }
+  return pools;
+}
+
+std::uint64_t DeviceAllocator::headroom_granules() const {
+  const std::uint64_t held = phy_pool_.held_bytes();
+  const std::uint64_t limit = limit_bytes();
+  const std::uint64_t left = held >= limit ? 0 : (limit - held) >> granule_shift_;
+  return driver_headroom_ ? std::min(left, *driver_headroom_) : left;
+}
+
+std::uint64_t DeviceAllocator::slack_granules(const Request& request) const {
+  const std::uint64_t live = std::max(stats_.active_bytes.peak, stats_.active_bytes.current + request.bytes);
+  const auto target = static_cast<std::uint64_t>(static_cast<double>(live) * (1.0 + options_.slack));
+  const std::uint64_t held = phy_pool_.held_bytes();
+  return target <= held ? 0 : (target - held) >> granule_shift_;
+}
+
+std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) {
+  const std::uint64_t held = phy_pool_.held_bytes();
+  const bool freeing = stats_.allocated_bytes.freed > held / kSettledShare;
+  if (!freeing) settled_bytes_ = held;
+  return growth_granules({.footprint_granules = (held + request.bytes) >> granule_shift_,
+                          .settled_granules = settled_bytes_ >> granule_shift_,
+                          .freeing = freeing,
+                          .request_granules = request.bytes >> granule_shift_,
+                          .headroom_granules = headroom_granules(),
+                          .max_granules = std::max<std::uint64_t>(options_.max_phy_block_bytes >> granule_shift_, 1),
+                          .small = request.pool.size_class() == SizeClass::small});
+}
+
+DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach reach) {
+  bound_stale_mappings();  // before the plan, which may count on those that are left
+  bool refused = false;    // by the driver: tried once more then, with what it says is left
+  Cleared cleared;
+  for (;;) {
+    const Attempt attempt = plan_and_claim(request, reach);
+    if (attempt.obstacle == Obstacle::none) {
+      const Found found = carry_out(request, *attempt.plan, reach == Reach::all_streams);
+      if (found || refused) return found;
+      refused = true;
+    } else if (!clear_away(request, attempt, cleared)) {
+      return std::nullopt;
+    }
+  }
+}
+
+// The plan for a request, claimed; or what stands in its way, with nothing claimed.
+DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request, Reach reach) {
+  const MutexLock lock(state_);
+  const std::vector<Pool*> pools = donor_pools(request, reach);
+  const PlanRequest wanted{.pool = &request.pool,
+                           .bytes = request.bytes,
+                           .donors = pools,
+                           .stream_wait = reach == Reach::all_streams,
+                           .block_granules = phy_block_granules(request),
+                           .slack_granules = slack_granules(request),
+                           .headroom_granules = headroom_granules()};
+  Attempt attempt{planner_.make(wanted)};
+  const std::optional<Plan>& plan = attempt.plan;
+  if (!plan) {
+    attempt.obstacle = planner_.failure() == PlanFailure::no_window ? Obstacle::addresses : Obstacle::memory;
+  } else if (reach == Reach::own_stream && plan->created_granules > wanted.slack_granules && streams_.size() > 1) {
+    attempt.obstacle = Obstacle::memory;  // past the slack, what lies free on other streams comes before new memory
+  } else if (mappings_.mapping_count() + plan->fills.size() > options_.max_mappings) {
+    attempt.obstacle = Obstacle::mappings;
+  } else {
+    stitcher_.claim(*plan);
+  }
+  return attempt;
+}
+
+// False where it stays: want of memory is for the next rung, and everything else is tried once.
+bool DeviceAllocator::clear_away(const Request& request, const Attempt& attempt, Cleared& cleared) {
+  const auto kind = static_cast<std::size_t>(attempt.obstacle);
+  const bool again = cleared.test(kind);
+  cleared.set(kind);
+  switch (attempt.obstacle) {
+    case Obstacle::addresses:
+      if (again) return false;
+      if (Status added = add_segment(request); !added.ok()) refusal_ = added.error();
+      return true;  // holes may be had where no segment was
+    case Obstacle::mappings:
+      if (!again && make_room_for(attempt.plan->fills.size())) return true;
+      refusal_ = Error{ErrorCode::too_many_mappings, Step::map, request.bytes};
+      return false;
+    case Obstacle::none:
+    case Obstacle::memory:
+      return false;
+  }
+  return false;
+}
+
+DeviceAllocator::Found DeviceAllocator::carry_out(const Request& request, const Plan& plan, bool stream_wait) {
+  const Status executed = stitcher_.execute(plan, stream_wait);
+  if (!executed.ok()) note_refusal(executed.error());
+  Address address = 0;
+  memory::Fence now;
+  {
+    const MutexLock lock(state_);
+    // Behind a stream-wait the window belongs to a later point of its stream than any event recorded so far stands for.
+    if (stream_wait) ++request.stream.tick;
+    now = {request.stream.index, request.stream.tick};
+    Block* run = stitcher_.publish(plan, now.tick, executed.ok());
+    if (run == nullptr) return std::nullopt;
+    stats_.stitches += 1;
+    stats_.moved_bytes += plan.moved_granules << granule_shift_;
+    stats_.revived_bytes += plan.revived_granules << granule_shift_;
+    stats_.grown_bytes += plan.created_granules << granule_shift_;
+    address = hand_out(request, run);
+  }
+  if (!plan.moves.empty()) mark_stale(now);
+  return address;
+}
+
+// Recorded as soon as something becomes stale, so that it can be retired, and its hole used, once the device comes
+// here. A fence that cannot be recorded stays unpassed until another rung records one: the request is met all the same.
+void DeviceAllocator::mark_stale(const memory::Fence& now) {
+  try {
+    (void)fences_.mark(now.stream, now.tick).ok();
+  } catch (const std::bad_alloc&) {  // of the host, for the record of the event: as if it had been refused
+  }
+}
+
+void DeviceAllocator::note_refusal(const Error& error) {
+  refusal_ = error;
+  // The driver says out of memory too where it has no room for more mappings; then it says so in set_access.
+  if (error.code == ErrorCode::too_many_mappings ||
+      (error.code == ErrorCode::out_of_memory && error.step == Step::set_access)) {
+    mark_all_streams();
+    mappings_.retire(fences_, 0);
+  } else if (error.code == ErrorCode::out_of_memory) {
+    // Another process, or memory of this one that is not ours, has the rest. What the driver says is free may be had in
+    // single granules; if it refuses again, nothing is.
+    const Result<driver::MemoryInfo> info = driver_.memory_info(device_);
+    driver_headroom_ = driver_headroom_ || !info ? 0 : info->free_bytes >> granule_shift_;
+  }
+}
+
+Status DeviceAllocator::add_segment(const Request& request) {
+  const Status reserved = reserve_segment(request);
+  if (reserved.ok()) return reserved;
+  // Addresses ran short: those under stale mappings and empty segments can be had back.
+  mark_all_streams();
+  mappings_.retire(fences_, 0);
+  release_vacant_segments();
+  return reserve_segment(request);
+}
+
+Status DeviceAllocator::reserve_segment(const Request& request) {
+  const auto budget = static_cast<std::uint64_t>(static_cast<double>(total_bytes_) * options_.max_address_space);
+  const std::uint64_t reserved = mappings_.reserved_address_bytes();
+  const std::uint64_t left = budget > reserved ? budget - reserved : 0;
+  // The first large segment spans the device: most jobs need no other. Later ones take a share of what is left, for
+  // there may be many streams; and never less than the request, whatever the budget.
+  const bool small = request.pool.size_class() == SizeClass::small;
+  const std::uint64_t share = small ? left / 256 : reserved < total_bytes_ ? total_bytes_ : left / 32;
+  const std::uint64_t least = round_up(request.bytes, granule()) + granule();
+  const std::uint64_t wanted = std::clamp(round_down(share, granule()), least, std::max(least, kMaxSegmentBytes));
+  Result<memory::VmmSegment*> segment = mappings_.reserve(static_cast<std::uint32_t>(wanted >> granule_shift_));
+  if (!segment && wanted > least) segment = mappings_.reserve(static_cast<std::uint32_t>(least >> granule_shift_));
+  if (!segment) return segment.error();
+  try {
+    const MutexLock lock(state_);
+    request.pool.adopt(*segment);
+  } catch (const std::bad_alloc&) {
+    (void)mappings_.address_free(*segment).ok();
+    throw;
+  }
+  return {};
+}
+
+void DeviceAllocator::bound_stale_mappings() {
+  const std::uint64_t held = phy_pool_.held_bytes() >> granule_shift_;
+  const auto keep = static_cast<std::uint64_t>(static_cast<double>(held) * options_.max_stale);
+  if (mappings_.stale_granules() <= keep) return;
+  mark_all_streams();  // what cannot be marked is not passed, and stays
+  mappings_.retire(fences_, keep);
+}
+
+// A tenth more than needed, so that a job at its bound does not come here with every request.
+bool DeviceAllocator::make_room_for(std::uint64_t more) {
+  mark_all_streams();
+  const std::uint64_t wanted = options_.max_mappings - std::min(options_.max_mappings, more);
+  const std::uint64_t step = std::max<std::uint64_t>(mappings_.stale_granules() / 10, 1);
+  for (std::uint64_t keep = mappings_.stale_granules(); mappings_.mapping_count() > wanted && keep > 0;) {
+    keep -= std::min(keep, step);
+    mappings_.retire(fences_, keep);
+  }
+  return mappings_.mapping_count() <= wanted;
+}
+
+}  // namespace gmlake::alloc
