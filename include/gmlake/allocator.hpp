@@ -4,6 +4,12 @@
 // that maps, creates or waits. Nothing here waits for the device below the limit; near it, the last rungs before an
 // out-of-memory error do. docs/architecture.md tells the whole.
 //
+// An allocator belongs to the process that made it. In the child of a fork every call that changes something fails with
+// `forked` and every other finds nothing; no lock is taken, and the parent's memory is not there. Once the process
+// exits (from where in the order of exit handlers, docs/process.md says), calls that change something fail with
+// `shut_down`, frees do nothing, and the driver is not called. Destructors are silent in both. A device that the driver
+// calls lost stays so: requests fail with `device_lost`, frees are taken, nothing is called.
+//
 // Memory is handed out in multiples of 512 B, aligned to 512 B, with unspecified contents.
 #pragma once
 
@@ -56,10 +62,10 @@ class OutOfMemoryError : public std::bad_alloc {
 class Allocator {
  public:
   // On ordinary memory of the host, where streams keep up with their callers: the one driver of this build that holds
-  // memory. Errors: not_supported.
+  // memory. Errors: not_supported, shut_down (the process exits).
   static Result<std::unique_ptr<Allocator>> create(const Options& options = {});
   // On a driver of the caller's, which must outlive the allocator: for the project's own tools and tests, since the
-  // driver's header is not installed. Errors: invalid_option (a value outside its range), and the driver's.
+  // driver's header is not installed. Errors: invalid_option (a value outside its range), shut_down, and the driver's.
   static Result<std::unique_ptr<Allocator>> create(driver::Driver& driver, const Options& options = {});
 
   // Unmaps and releases everything, live blocks included: call it when all work on the memory is complete.
@@ -124,7 +130,8 @@ class Allocator {
 };
 
 // The process-wide allocator, made at first use with the options of GMLAKE_CONF and never destroyed, so that frees at
-// exit are safe. Throws AllocationError where none can be made.
+// exit are safe. Throws AllocationError where none can be made. In the child of a fork it is the parent's, of no use
+// there, or one of the child's own where the parent had not made it yet.
 Allocator& default_allocator();
 
 }  // namespace gmlake

@@ -10,6 +10,7 @@
 #include "alloc/device_allocator.hpp"
 #include "base/check.hpp"
 #include "base/mutex.hpp"
+#include "base/process.hpp"
 #include "driver/driver.hpp"
 
 namespace gmlake {
@@ -33,18 +34,27 @@ auto guarded(Step step, std::uint64_t value, Call&& call) noexcept -> decltype(c
 }  // namespace
 
 struct Allocator::State {
+  const process::Origin origin;           // in the child of a fork nothing else here is touched: books may be half
+                                          // written, and locks held by threads that are not there
   std::unique_ptr<driver::Driver> owned;  // where the allocator opened the driver itself
   driver::Driver* driver = nullptr;
   Options options;
   Mutex making;                                        // one thread makes a device's allocator
   std::vector<std::atomic<DeviceAllocator*>> devices;  // by number; null until first used
+  State* next_abandoned = nullptr;
 
   State(driver::Driver* used, const Options& given, std::size_t count) : driver(used), options(given), devices(count) {}
   ~State() {
     for (auto& device : devices) delete device.load();
   }
 
+  // What a call ends in that comes too late, or in the wrong process: where the origin is not intact.
+  Error late(Step step, std::uint64_t value) const { return {origin.lapse(), step, value}; }
+
+  // Errors: forked, shut_down, invalid_device, and those of making it.
   Result<DeviceAllocator*> device(int number) {
+    if (!origin.intact()) [[unlikely]]
+      return late(Step::allocate, static_cast<std::uint64_t>(number));
     if (number < 0 || static_cast<std::size_t>(number) >= devices.size()) {
       return Error{ErrorCode::invalid_device, Step::allocate, static_cast<std::uint64_t>(number)};
     }
@@ -60,6 +70,8 @@ struct Allocator::State {
 
   Status deallocate(const void* pointer, std::optional<std::uint64_t> stream) noexcept {
     if (pointer == nullptr) return {};
+    if (!origin.intact()) [[unlikely]]
+      return late(Step::deallocate, bits(pointer));
     return guarded(Step::deallocate, bits(pointer), [&]() -> Status {
       Status status = Error{ErrorCode::invalid_pointer, Step::deallocate, bits(pointer)};
       any([&](DeviceAllocator& device) {  // a pointer is of one device: addresses are unique in the process
@@ -91,18 +103,37 @@ struct Allocator::State {
   // Calls what(DeviceAllocator&) for each device that was used until it returns true.
   template <class What>
   bool any(What&& what) const {
+    if (origin.forked()) [[unlikely]]
+      return false;
     for (const auto& slot : devices) {
       DeviceAllocator* made = slot.load(std::memory_order_acquire);
       if (made != nullptr && what(*made)) return true;
     }
     return false;
   }
+
+  // The same, for who only reads: in the child of a fork there is nothing to see.
+  template <class What>
+  bool see(What&& what) const {
+    return !origin.forked() && any(what);
+  }
 };
 
 Allocator::Allocator(std::unique_ptr<State> state) : state_(std::move(state)) {}
-Allocator::~Allocator() = default;
+
+Allocator::~Allocator() {
+  if (state_->origin.intact()) return;
+  // A child of a fork may touch neither the books nor the driver, and at exit other threads may still be in here: the
+  // end of the process gives everything back. Kept in a list, so that nothing looks lost to who searches for leaks.
+  static constinit std::atomic<State*> abandoned{nullptr};
+  State* const state = state_.release();
+  state->next_abandoned = abandoned.load();
+  while (!abandoned.compare_exchange_weak(state->next_abandoned, state)) {
+  }
+}
 
 Result<std::unique_ptr<Allocator>> Allocator::create(const Options& options) {
+  if (process::exiting()) return Error{ErrorCode::shut_down};  // before the driver is touched
   Result<std::unique_ptr<driver::Driver>> driver = alloc::open_default_driver();
   if (!driver) return driver.error();
   Result<std::unique_ptr<Allocator>> made = create(**driver, options);
@@ -120,6 +151,8 @@ Result<std::unique_ptr<Allocator>> Allocator::create(driver::Driver& driver, con
   }
   const Result<int> count = driver.device_count();
   if (!count) return count.error();
+  if (Status watched = process::watch(); !watched.ok())
+    return watched.error();  // now, when the driver has its handlers
   return std::unique_ptr<Allocator>(
       new Allocator(std::make_unique<State>(&driver, options, static_cast<std::size_t>(*count))));
 }
@@ -156,6 +189,8 @@ void Allocator::deallocate(void* pointer, StreamHandle stream) noexcept {
 }
 
 Status Allocator::try_record_stream(void* pointer, StreamHandle stream) noexcept {
+  if (!state_->origin.intact()) [[unlikely]]
+    return state_->late(Step::record_stream, bits(pointer));
   return guarded(Step::record_stream, bits(pointer), [&]() -> Status {
     Status status = Error{ErrorCode::invalid_pointer, Step::record_stream, bits(pointer)};
     state_->any([&](DeviceAllocator& device) {
@@ -205,6 +240,7 @@ Result<double> Allocator::limit_fraction(int device) const noexcept {
 }
 
 Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
+  if (!state_->origin.intact()) return state_->late(Step::trim, keep_bytes);
   return guarded(Step::trim, keep_bytes, [&]() -> Status {
     Status first;
     state_->any([&](DeviceAllocator& device) {
@@ -217,13 +253,13 @@ Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
 }
 
 DeviceStats Allocator::stats(int device) const {
-  if (device < 0 || device >= device_count()) return {};
+  if (device < 0 || device >= device_count() || state_->origin.forked()) return {};
   const DeviceAllocator* made = state_->devices[static_cast<std::size_t>(device)].load(std::memory_order_acquire);
   return made == nullptr ? DeviceStats{} : made->stats();
 }
 
 void Allocator::reset_peaks(int device) {
-  if (device < 0 || device >= device_count()) return;
+  if (device < 0 || device >= device_count() || state_->origin.forked()) return;
   if (DeviceAllocator* made = state_->devices[static_cast<std::size_t>(device)].load(std::memory_order_acquire)) {
     made->reset_peaks();
   }
@@ -231,7 +267,7 @@ void Allocator::reset_peaks(int device) {
 
 Snapshot Allocator::snapshot() const {
   Snapshot snapshot;
-  state_->any([&](const DeviceAllocator& device) {
+  state_->see([&](const DeviceAllocator& device) {
     snapshot.devices.push_back(device.snapshot());
     return false;
   });
@@ -242,7 +278,7 @@ int Allocator::device_count() const { return static_cast<int>(state_->devices.si
 
 int Allocator::device_of(const void* pointer) const {
   int number = -1;
-  state_->any([&](const DeviceAllocator& device) {
+  state_->see([&](const DeviceAllocator& device) {
     if (device.block_bytes(bits(pointer)) != 0) number = device.device();
     return number >= 0;
   });
@@ -251,35 +287,38 @@ int Allocator::device_of(const void* pointer) const {
 
 std::size_t Allocator::size_of(const void* pointer) const {
   std::size_t bytes = 0;
-  state_->any([&](const DeviceAllocator& device) { return (bytes = device.block_bytes(bits(pointer))) != 0; });
+  state_->see([&](const DeviceAllocator& device) { return (bytes = device.block_bytes(bits(pointer))) != 0; });
   return bytes;
 }
 
 std::vector<PhyBlockInfo> Allocator::phy_blocks(const void* pointer) const {
   std::vector<PhyBlockInfo> blocks;
-  state_->any([&](const DeviceAllocator& device) { return !(blocks = device.phy_blocks(bits(pointer))).empty(); });
+  state_->see([&](const DeviceAllocator& device) { return !(blocks = device.phy_blocks(bits(pointer))).empty(); });
   return blocks;
 }
 
 void Allocator::check() const {
-  state_->any([](const DeviceAllocator& device) {
+  state_->see([](const DeviceAllocator& device) {
     device.check();
     return false;
   });
 }
 
 Allocator& default_allocator() {
-  // Never destroyed: frees from static destructors and atexit handlers must find it.
-  static Allocator* const allocator = [] {
-    Options options;
-    if (const OptionsError error = options_from_environment(options); !error.ok()) {
-      std::fprintf(stderr, "gmlake: GMLAKE_CONF: %s\n", error.message.c_str());  // the defaults hold for these
-    }
-    Result<std::unique_ptr<Allocator>> made = Allocator::create(options);
-    if (!made) throw AllocationError(made.error());
-    return std::move(made).value().release();
-  }();
-  return *allocator;
+  // Never destroyed: frees from static destructors and exit handlers must find it. Made without a lock, which a fork
+  // could leave taken: of two threads that come first at the same time, each makes one, and one of the two goes.
+  static constinit std::atomic<Allocator*> allocator{nullptr};
+  if (Allocator* made = allocator.load(std::memory_order_acquire)) return *made;
+  Options options;
+  const OptionsError refused = options_from_environment(options);
+  Result<std::unique_ptr<Allocator>> fresh = Allocator::create(options);
+  if (!fresh) throw AllocationError(fresh.error());
+  Allocator* first = nullptr;
+  if (!allocator.compare_exchange_strong(first, (*fresh).get())) return *first;
+  if (!refused.ok()) {
+    std::fprintf(stderr, "gmlake: GMLAKE_CONF: %s\n", refused.message.c_str());  // the defaults hold for these
+  }
+  return *std::move(fresh).value().release();
 }
 
 }  // namespace gmlake

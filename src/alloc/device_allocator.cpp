@@ -44,9 +44,9 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Optio
       total_bytes_(total_bytes),
       own_limit_bytes_(options.limit_bytes),
       limit_fraction_(options.limit_fraction),
-      fences_(driver, device),
-      phy_pool_(driver, {.location = {driver::Location::Kind::device, device}}, granule_shift),
-      mappings_(driver, phy_pool_, granule_shift, {device}),
+      fences_(driver_, device),
+      phy_pool_(driver_, {.location = {driver::Location::Kind::device, device}}, granule_shift),
+      mappings_(driver_, phy_pool_, granule_shift, {device}),
       planner_(phy_pool_, fences_),
       stitcher_(mappings_, phy_pool_, fences_) {}
 
@@ -87,6 +87,8 @@ DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle
 
 Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t stream) {
   if (bytes == 0 || bytes > total_bytes_) return Error{ErrorCode::invalid_size, Step::allocate, bytes};
+  if (driver_.lost()) [[unlikely]]
+    return Error{ErrorCode::device_lost, driver_.lost_at(), bytes};
   const std::uint64_t rounded = round_up(bytes, kAlignment);
   try {
     StreamState* state = nullptr;

@@ -17,6 +17,7 @@
 
 #include "base/mutex.hpp"
 #include "driver/driver.hpp"
+#include "driver/gate.hpp"
 #include "gmlake/options.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
@@ -41,7 +42,8 @@ class DeviceAllocator {
   DeviceAllocator(const DeviceAllocator&) = delete;
   DeviceAllocator& operator=(const DeviceAllocator&) = delete;
 
-  // `bytes` > 0; rounded up to 512. Contents are unspecified.
+  // `bytes` > 0; rounded up to 512. Contents are unspecified. Errors: device_lost, once any driver call has said so,
+  // with the step that did: from then on frees keep the books, no block is handed out, and no call is made.
   Result<Address> allocate(std::uint64_t bytes, std::uint64_t stream);
   // `stream`: the stream on which the caller used it last; none: the one it was allocated on. Errors: invalid_pointer.
   Status deallocate(Address address, std::optional<std::uint64_t> stream);
@@ -159,7 +161,7 @@ class DeviceAllocator {
   PhyBlockInfo describe(const memory::PhyBlock& block) const GMLAKE_REQUIRES(grow_);
   void check_locked() const GMLAKE_REQUIRES(grow_, state_);
 
-  driver::Driver& driver_;
+  driver::Gate driver_;
   const int device_;
   const Options options_;
   const std::uint32_t granule_shift_;

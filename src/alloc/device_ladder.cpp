@@ -70,6 +70,7 @@ DeviceAllocator::Found DeviceAllocator::try_wait(const Request& request) {
 
 // What stood in the way: the limit, or the driver, whose last refusal then says at which step.
 Error DeviceAllocator::final_error(const Request& request) {
+  if (driver_.lost()) return {ErrorCode::device_lost, driver_.lost_at(), request.requested};
   release_spare();  // created on the way up: others may need what this request could not use
   if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
   const MutexLock lock(state_);

@@ -121,6 +121,7 @@ void DeviceAllocator::release_vacant_segments() {
 }
 
 Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
+  if (driver_.lost()) return Error{ErrorCode::device_lost, driver_.lost_at(), keep_bytes};
   const MutexLock grow(grow_);
   refusal_.reset();
   wait_for_all_streams();

@@ -101,7 +101,7 @@ TEST(OtherProcesses, ThatTakeAllMemoryAreSurvivedUntilTheyGiveItBack) {
 
 TEST(Refusals, OfEachStepAreNamed) {
   for (const Step step : {Step::reserve, Step::create, Step::map, Step::set_access}) {
-    for (const ErrorCode code : {ErrorCode::invalid_value, ErrorCode::unknown, ErrorCode::device_lost}) {
+    for (const ErrorCode code : {ErrorCode::invalid_value, ErrorCode::unknown}) {
       Machine machine;
       void* live = machine.allocate(100);
       machine.fault().arm({.kind = step, .nth = 1, .sticky = true, .code = code});

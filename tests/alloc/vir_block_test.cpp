@@ -99,6 +99,7 @@ void* left_to_exit = nullptr;
 
 // Frees at exit find it alive, whatever was destroyed before.
 TEST(DefaultAllocator, OutlivesEveryFreeAtExit) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // not a fork, in which the default allocator is of no use
   EXPECT_EXIT(
       {
         left_to_exit = default_allocator().allocate(4096);
