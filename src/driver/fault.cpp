@@ -4,15 +4,23 @@ namespace gmlake::driver {
 
 void FaultDriver::arm(const Fault& fault) {
   MutexLock lock(mutex_);
-  fault_ = fault;
-  reached_ = false;
+  faults_.assign(1, {fault});
+  unreached_ = 1;
+  armed_ = true;
   calls_ = 0;
   calls_by_kind_ = {};
 }
 
+void FaultDriver::arm_also(const Fault& fault) {
+  MutexLock lock(mutex_);
+  faults_.push_back({fault});
+  ++unreached_;
+  armed_ = true;
+}
+
 void FaultDriver::heal() {
   MutexLock lock(mutex_);
-  fault_.reset();
+  faults_.clear();
 }
 
 void FaultDriver::reset_counts() {
@@ -23,7 +31,7 @@ void FaultDriver::reset_counts() {
 
 bool FaultDriver::reached() const {
   MutexLock lock(mutex_);
-  return reached_;
+  return armed_ && unreached_ == 0;
 }
 
 std::uint64_t FaultDriver::calls() const {
@@ -41,11 +49,16 @@ std::optional<Error> FaultDriver::strike(Step kind, std::uint64_t value) {
   MutexLock lock(mutex_);
   ++calls_;
   const std::uint64_t of_kind = ++calls_by_kind_[static_cast<std::size_t>(kind)];
-  if (!fault_ || (fault_->kind && *fault_->kind != kind)) return std::nullopt;
-  const std::uint64_t count = fault_->kind ? of_kind : calls_;
-  if (count < fault_->nth || (count > fault_->nth && !fault_->sticky)) return std::nullopt;
-  reached_ = true;
-  return Error{fault_->code, kind, value};
+  std::optional<Error> error;
+  for (auto& [fault, reached] : faults_) {
+    if (fault.kind && *fault.kind != kind) continue;
+    const std::uint64_t count = fault.kind ? of_kind : calls_;
+    if (count < fault.nth) continue;
+    if (!reached) --unreached_;
+    reached = true;
+    if ((count == fault.nth || fault.sticky) && !error) error = Error{fault.code, kind, value};
+  }
+  return error;
 }
 
 Result<int> FaultDriver::device_count() {

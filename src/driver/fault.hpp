@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "base/mutex.hpp"
 #include "driver/driver.hpp"
@@ -27,11 +28,13 @@ class FaultDriver final : public Driver {
  public:
   explicit FaultDriver(Driver& inner) : inner_(inner) {}
 
-  // Plans a fault and sets the counts and reached() back.
+  // Plans a fault, in place of those planned before, and sets the counts and reached() back.
   void arm(const Fault& fault);
+  // Plans one more. Counts go on; a call that several faults are planned for fails by the first of them.
+  void arm_also(const Fault& fault);
   void heal();           // no further call fails; counts and reached() stay
   void reset_counts();   // counts from 0 again
-  bool reached() const;  // the planned fault has hit a call
+  bool reached() const;  // every planned fault has come to its call
 
   // Calls so far, those that failed included; clock_ns and name cannot fail and are not counted.
   // A call counts as the Step that its errors name: device_count, device_properties, granularity and capture_state
@@ -68,8 +71,13 @@ class FaultDriver final : public Driver {
 
   Driver& inner_;
   mutable Mutex mutex_;
-  std::optional<Fault> fault_ GMLAKE_GUARDED_BY(mutex_);
-  bool reached_ GMLAKE_GUARDED_BY(mutex_) = false;
+  struct Planned {
+    Fault fault;
+    bool reached = false;
+  };
+  std::vector<Planned> faults_ GMLAKE_GUARDED_BY(mutex_);
+  std::size_t unreached_ GMLAKE_GUARDED_BY(mutex_) = 0;  // planned faults whose first call has not come
+  bool armed_ GMLAKE_GUARDED_BY(mutex_) = false;         // since it was made
   std::uint64_t calls_ GMLAKE_GUARDED_BY(mutex_) = 0;
   std::array<std::uint64_t, kKinds> calls_by_kind_ GMLAKE_GUARDED_BY(mutex_){};
 };

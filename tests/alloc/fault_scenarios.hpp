@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,7 +28,7 @@ class Stage {
 
   // `size` in tenths of a granule.
   void allocate(int block, std::uint64_t tenths, std::uint64_t stream = 0);
-  // Memory has to run out.
+  // Memory has to run out, unless blocks are missing that failed.
   void expect_no_room_for(std::uint64_t granules);
   void free(int block, std::uint64_t stream = 0);
   void free_all();
@@ -37,6 +38,11 @@ class Stage {
 
   // After each step; so the sweep heals what has struck, and recounts.
   std::function<void()> after_step = [] {};
+  // Right around each call of the allocator, with nothing of the stage's own in between.
+  std::function<void()> before_call = [] {};
+  std::function<void()> after_call = [] {};
+  // Frees and record_stream may fail too: they do for want of host memory alone. The block stays as it was then.
+  bool host_memory_fails = false;
   // How many steps failed, and what was wrong with one that did not.
   int failures = 0;
 
@@ -49,6 +55,14 @@ class Stage {
 
   void work(int block, std::uint64_t stream, bool first);
   void clean(const Error& error);
+  void expect_done(const Status& status);
+  template <class Call>
+  auto call(Call&& of_the_allocator) {
+    before_call();
+    auto result = of_the_allocator();
+    after_call();
+    return result;
+  }
 
   Machine& machine_;
   std::uint64_t granule_;
@@ -61,6 +75,8 @@ struct Scenario {
   std::function<void(Stage&)> play;
   bool (*reached)(const DeviceStats& stats);  // what it is there for, after an undisturbed run
 };
+
+inline void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
 
 std::span<const Scenario> fault_scenarios();
 

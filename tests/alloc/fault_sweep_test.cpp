@@ -1,11 +1,14 @@
 // What if this driver call fails? Asked of every call of every scenario, for failures that pass and failures that stay,
-// and for three kinds of them (one of the three for each call on the host). Each run has to end in success or in a
-// clean error, with exact books; once the driver is well again, the same steps have to work; and at the end the driver
-// is empty (Machine sees to that).
+// and for three kinds of them (one of the three for each call on the host); then of two calls in one run. Each run has
+// to end in success or in a clean error, with exact books; once the driver is well again, the same steps have to work;
+// and at the end the driver is empty (Machine sees to that).
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "driver/host.hpp"
 #include "fault_scenarios.hpp"
@@ -20,6 +23,9 @@ constexpr bool kEveryKind = false;
 #else
 constexpr bool kEveryKind = true;
 #endif
+
+// All pairs of all scenarios, 700,000 of them: minutes.
+bool all_pairs() { return std::getenv("GMLAKE_TEST_ALL_PAIRS") != nullptr; }
 
 constexpr ErrorCode kCodes[] = {ErrorCode::out_of_memory, ErrorCode::invalid_value, ErrorCode::unknown};
 
@@ -62,17 +68,21 @@ class FaultSweep : public testing::TestWithParam<Scenario> {
     return machine->fault().calls();
   }
 
-  static void strike(Backend backend, const driver::Fault& fault) {
+  // Gives the number of driver calls that the scenario came to.
+  static std::uint64_t strike(Backend backend, const std::vector<driver::Fault>& faults) {
     const auto machine = make(backend);
     Stage stage(*machine, granule(backend), backend == Backend::host);
+    const bool sticky = faults.back().sticky;
     stage.after_step = [&] {
-      if (!fault.sticky && machine->fault().reached()) machine->fault().heal();
+      if (!sticky && machine->fault().reached()) machine->fault().heal();
       machine->allocator().check();
       machine->device().check();
     };
-    machine->fault().arm(fault);
+    machine->fault().arm(faults.front());
+    for (std::size_t i = 1; i < faults.size(); ++i) machine->fault().arm_also(faults[i]);
     play(*machine, stage);
     EXPECT_TRUE(machine->fault().reached());
+    const std::uint64_t calls = machine->fault().calls();
     machine->fault().heal();
     machine->streams().advance_all();
     stage.trim();
@@ -83,6 +93,14 @@ class FaultSweep : public testing::TestWithParam<Scenario> {
       EXPECT_EQ(stage.failures, 0);
       EXPECT_EQ(machine->stats().reserved_bytes, 0u);
     }
+    return calls;
+  }
+
+  static void report(const char* what, std::uint64_t calls, std::uint64_t points) {
+    std::printf("%s: %llu driver calls, %llu %s\n", GetParam().name, static_cast<unsigned long long>(calls),
+                static_cast<unsigned long long>(points), what);
+    RecordProperty("calls", std::to_string(calls));
+    RecordProperty("points", std::to_string(points));
   }
 
   static void sweep(Backend backend) {
@@ -97,18 +115,54 @@ class FaultSweep : public testing::TestWithParam<Scenario> {
           if ((backend == Backend::host || !kEveryKind) && code != kCodes[nth % std::size(kCodes)]) continue;
           SCOPED_TRACE("call " + std::to_string(nth) + " of " + std::to_string(calls) +
                        (sticky ? " and all after it: " : ": ") + to_string(code));
-          strike(backend, {.kind = {}, .nth = nth, .sticky = sticky, .code = code});
+          (void)strike(backend, {{.kind = {}, .nth = nth, .sticky = sticky, .code = code}});
           ++points;
         }
       }
     }
-    std::printf("%s: %llu driver calls, %llu fault points\n", GetParam().name, static_cast<unsigned long long>(calls),
-                static_cast<unsigned long long>(points));
+    report("fault points", calls, points);
+  }
+
+  // Two calls fail in one run. The first changes what comes after it, so the calls from which the second is chosen are
+  // counted anew for each first: those that follow at once, where it is being undone and tried again, and some of the
+  // others. Kinds are mixed by number.
+  static void sweep_pairs(Backend backend) {
+    const std::uint64_t calls = count_calls(backend);
+    ASSERT_GT(calls, 0u);
+    const std::uint64_t every = backend == Backend::model ? (kEveryKind ? 1 : 17) : (kEveryKind ? 3 : 41);
+    const std::uint64_t close = backend == Backend::model ? (calls <= 100 || all_pairs() ? UINT64_MAX : 24) : 2;
+    const std::uint64_t others = backend == Backend::model ? 8 : 1;
+    std::uint64_t points = 0;
+    std::uint64_t random = 1;
+    for (std::uint64_t first = 1; first <= calls && !HasFailure(); first += every) {
+      const driver::Fault one{.kind = {}, .nth = first, .sticky = false, .code = kCodes[first % std::size(kCodes)]};
+      const std::uint64_t came_to = strike(backend, {one});
+      std::vector<std::uint64_t> seconds;
+      for (std::uint64_t second = first + 1; second <= came_to && second - first <= close; ++second) {
+        seconds.push_back(second);
+      }
+      for (std::uint64_t i = 0; i < others && came_to - first > close; ++i) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        seconds.push_back(first + close + 1 + (random >> 33) % (came_to - first - close));
+      }
+      for (const std::uint64_t second : seconds) {
+        const std::uint64_t kind = first + second;
+        const driver::Fault two{
+            .kind = {}, .nth = second, .sticky = kind % 4 == 0, .code = kCodes[kind / 4 % std::size(kCodes)]};
+        SCOPED_TRACE("call " + std::to_string(first) + ": " + to_string(one.code) + ", and call " +
+                     std::to_string(second) + (two.sticky ? " and all after it: " : ": ") + to_string(two.code));
+        (void)strike(backend, {one, two});
+        ++points;
+      }
+    }
+    report("pairs of faults", calls, points);
   }
 };
 
 TEST_P(FaultSweep, OnTheModelEveryFailureIsSurvived) { sweep(Backend::model); }
 TEST_P(FaultSweep, OnTheHostEveryFailureLeavesTheContents) { sweep(Backend::host); }
+TEST_P(FaultSweep, OnTheModelPairsOfFailuresAreSurvived) { sweep_pairs(Backend::model); }
+TEST_P(FaultSweep, OnTheHostPairsOfFailuresLeaveTheContents) { sweep_pairs(Backend::host); }
 
 INSTANTIATE_TEST_SUITE_P(Scenarios, FaultSweep, testing::ValuesIn(fault_scenarios().begin(), fault_scenarios().end()),
                          [](const auto& scenario) { return std::string(scenario.param.name); });

@@ -64,6 +64,33 @@ TEST_F(FaultTest, FailsFromThenOnUntilHealed) {
   EXPECT_FALSE(driver_.memory_info(0).ok());
 }
 
+TEST_F(FaultTest, FailsTwoCallsOfOneRun) {
+  driver_.arm({.nth = 2});
+  driver_.arm_also({.kind = Step::create, .nth = 3, .sticky = true, .code = ErrorCode::unknown});
+  EXPECT_TRUE(driver_.create(kGranule, {}).ok());
+  EXPECT_EQ(driver_.create(kGranule, {}).error().code, ErrorCode::out_of_memory);
+  EXPECT_FALSE(driver_.reached());  // the second has not come
+  EXPECT_TRUE(driver_.reserve(kGranule, 0).ok());
+  EXPECT_EQ(driver_.create(kGranule, {}).error().code, ErrorCode::unknown);
+  EXPECT_TRUE(driver_.reached());
+  EXPECT_FALSE(driver_.create(kGranule, {}).ok());
+  driver_.heal();
+  EXPECT_TRUE(driver_.create(kGranule, {}).ok());
+  EXPECT_TRUE(driver_.reached());
+  driver_.arm({.nth = 1});  // in place of both
+  EXPECT_FALSE(driver_.create(kGranule, {}).ok());
+  EXPECT_TRUE(driver_.reached());
+  EXPECT_TRUE(driver_.create(kGranule, {}).ok());
+}
+
+TEST_F(FaultTest, TellsThatAFaultWasNeverReached) {
+  driver_.arm({.nth = 2});
+  EXPECT_TRUE(driver_.create(kGranule, {}).ok());
+  driver_.heal();
+  EXPECT_TRUE(driver_.create(kGranule, {}).ok());
+  EXPECT_FALSE(driver_.reached());
+}
+
 TEST_F(FaultTest, EveryCallCanFail) {
   const auto calls = [&] {
     std::vector<Step> failed;

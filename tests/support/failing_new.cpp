@@ -30,6 +30,7 @@ namespace gmlake::testing {
 FailingNew::FailingNew(std::uint64_t nth, bool sticky) { countdown = {nth, sticky, false}; }
 FailingNew::~FailingNew() { countdown = {}; }
 bool FailingNew::reached() const { return countdown.reached; }
+std::uint64_t FailingNew::left() const { return countdown.reached ? 0 : countdown.left; }
 
 NoFailingNew::NoFailingNew() : left_(countdown.left) { countdown.left = 0; }
 NoFailingNew::~NoFailingNew() { countdown.left = left_; }

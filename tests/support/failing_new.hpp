@@ -14,7 +14,8 @@ class FailingNew {
   FailingNew(const FailingNew&) = delete;
   FailingNew& operator=(const FailingNew&) = delete;
 
-  bool reached() const;  // an allocation was made to fail
+  bool reached() const;        // an allocation was made to fail
+  std::uint64_t left() const;  // allocations up to the one that fails, that one included; 0 once it has
 };
 
 // While it lives, allocations of this thread neither fail nor count.

@@ -1,5 +1,6 @@
-// A simulated machine with one allocator on it: the driver at the bottom, faults over it, a recorder on top. Its end is
-// part of every test that uses it: the allocator goes first, and then the driver must be empty and nothing violated.
+// A simulated machine with one allocator on it: the driver at the bottom, faults over it, a recorder on top, and over
+// that what a test may want there. Its end is part of every test that uses it: the allocator goes first, and then the
+// driver must be empty and nothing violated.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -37,8 +38,10 @@ class Machine {
   explicit Machine(const driver::ModelOptions& device = small_model(), const Options& options = {})
       : Machine(std::make_unique<driver::ModelDriver>(device), options) {}
 
-  Machine(std::unique_ptr<driver::SimulatedDriver> device, const Options& options)
+  using Wrap = std::unique_ptr<driver::Driver>(driver::Driver& inner);
+  Machine(std::unique_ptr<driver::SimulatedDriver> device, const Options& options, Wrap* wrap = nullptr)
       : device_(std::move(device)), fault_(*device_), record_(fault_), options_(options) {
+    if (wrap != nullptr) wrapper_ = wrap(record_);
     restart();
   }
 
@@ -54,10 +57,13 @@ class Machine {
   Machine& operator=(const Machine&) = delete;
 
   void restart() {
-    Result<std::unique_ptr<Allocator>> made = Allocator::create(record_, options_);
+    driver::Driver& top = wrapper_ ? *wrapper_ : record_;
+    Result<std::unique_ptr<Allocator>> made = Allocator::create(top, options_);
     ASSERT_TRUE(made.ok()) << describe(made.error());
     allocator_ = std::move(*made);
   }
+
+  void destroy_allocator() { allocator_.reset(); }
 
   Allocator& allocator() { return *allocator_; }
   driver::SimulatedDriver& device() { return *device_; }
@@ -104,6 +110,7 @@ class Machine {
   std::unique_ptr<driver::SimulatedDriver> device_;
   driver::FaultDriver fault_;
   driver::RecordDriver record_;
+  std::unique_ptr<driver::Driver> wrapper_;
   Options options_;
   driver::Usage foreign_;
   std::unique_ptr<Allocator> allocator_;
