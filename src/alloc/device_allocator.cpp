@@ -72,13 +72,14 @@ DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle
   if (const auto found = stream_by_handle_.find(handle); found != stream_by_handle_.end()) {
     return *(last_stream_ = found->second);
   }
-  // A new one. Any step may throw; a later try then finds what the earlier one left, and goes on from there.
-  const driver::Stream stream{device_, handle};
-  const memory::StreamIndex index = fences_.intern(stream);
-  if (streams_.size() == index) {
-    auto small = std::make_unique<Pool>(index, SizeClass::small, blocks_);
-    auto large = std::make_unique<Pool>(index, SizeClass::large, blocks_);
-    streams_.push_back({index, stream, 1, std::move(small), std::move(large)});
+  // A new one. Any step may throw; a later call, for this stream or another, then finds what the earlier one left, and
+  // goes on from there.
+  const memory::StreamIndex index = fences_.intern({device_, handle});
+  while (streams_.size() <= index) {
+    const auto next = static_cast<memory::StreamIndex>(streams_.size());
+    auto small = std::make_unique<Pool>(next, SizeClass::small, blocks_);
+    auto large = std::make_unique<Pool>(next, SizeClass::large, blocks_);
+    streams_.push_back({next, fences_.stream(next), 1, std::move(small), std::move(large)});
   }
   StreamState* state = &streams_[index];
   stream_by_handle_.emplace(handle, state);
@@ -145,9 +146,12 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
   }
   // Recorded now, not when memory runs short: the sooner the fence, the sooner the memory is back. A fence that cannot
   // be recorded never passes by itself: the block stays out of use until a rung of the ladder waits for its stream.
-  for (const memory::Fence& fence : fences) (void)fences_.mark(fence.stream, fence.tick).ok();
-  // Requests that hit look at no fence: here now and then, so that neither events nor memory pile up.
-  if (many_deferred) reclaim_deferred();
+  try {
+    for (const memory::Fence& fence : fences) (void)fences_.mark(fence.stream, fence.tick).ok();
+    // Requests that hit look at no fence: here now and then, so that neither events nor memory pile up.
+    if (many_deferred) reclaim_deferred();
+  } catch (const std::bad_alloc&) {  // of the host: no fence either, and the block is freed all the same
+  }
   return {};
 }
 

@@ -14,6 +14,7 @@ std::uint32_t end_slot(const Mapping* mapping) { return mapping->slot + mapping-
 
 Result<VmmSegment*> MappingTable::reserve(std::uint32_t slot_count) {
   segments_.reserve(segments_.size() + 1);
+  lost_segments_.reserve(lost_segments_.size() + segments_.size() + 1);  // each may end there
   auto segment = std::make_unique<VmmSegment>();
   segment->granule_shift = granule_shift_;
   segment->slot_count = slot_count;
@@ -94,20 +95,16 @@ void MappingTable::forget(Mapping* mapping) {
   mappings_.put(mapping);
 }
 
-Status MappingTable::unmap_range(std::span<Mapping* const> adjacent) {
-  const VmmSegment* segment = adjacent.front()->segment;
-  const std::uint32_t begin = adjacent.front()->slot;
-  const std::uint32_t end = end_slot(adjacent.back());
-  return driver_.unmap(segment->address_of(begin), std::uint64_t{end - begin} << granule_shift_);
-}
-
 Status MappingTable::unmap(std::span<Mapping* const> adjacent) {
   for (std::size_t i = 0; i < adjacent.size(); ++i) {
     GMLAKE_CHECK(adjacent[i]->stale());
     GMLAKE_CHECK(i == 0 ||
                  (adjacent[i]->segment == adjacent[i - 1]->segment && adjacent[i]->slot == end_slot(adjacent[i - 1])));
   }
-  const Status unmapped = unmap_range(adjacent);
+  const VmmSegment* segment = adjacent.front()->segment;
+  const std::uint32_t begin = adjacent.front()->slot;
+  const std::uint32_t end = end_slot(adjacent.back());
+  const Status unmapped = driver_.unmap(segment->address_of(begin), std::uint64_t{end - begin} << granule_shift_);
   for (Mapping* mapping : adjacent) {
     if (unmapped.ok()) {
       add(retired_, 1);
@@ -182,18 +179,19 @@ Status MappingTable::retire_all_of(PhyBlock* block) {
 
 void MappingTable::shut_down() {
   while (PhyBlock* block = pool_.in_use().front()) leave_home(block, {});
-  // Whole runs of mappings in one call each; what the driver refuses is left to it.
+  // Whole runs of mappings in one call each, and with no host memory; what the driver refuses is left to it.
   for (const auto& segment : segments_) {
     for (std::uint32_t slot = 0; slot < segment->slots.size();) {
-      scratch_.clear();
-      while (Mapping* mapping = segment->at(slot)) {
-        scratch_.push_back(mapping);
-        slot = end_slot(mapping);
-      }
-      if (scratch_.empty()) {
+      const std::uint32_t begin = slot;
+      while (const Mapping* mapping = segment->at(slot)) slot = end_slot(mapping);
+      if (slot == begin) {
         ++slot;
-      } else if (unmap_range(scratch_).ok()) {
-        for (Mapping* mapping : scratch_) forget(mapping);
+      } else if (driver_.unmap(segment->address_of(begin), std::uint64_t{slot - begin} << granule_shift_).ok()) {
+        for (std::uint32_t at = begin; at < slot;) {
+          Mapping* mapping = segment->slots[at];
+          at = end_slot(mapping);
+          forget(mapping);
+        }
       }
     }
   }

@@ -69,7 +69,6 @@ class MappingTable {
   using RetireQueue = IntrusiveList<Mapping, &Mapping::links>;
 
   void forget(Mapping* mapping);
-  Status unmap_range(std::span<Mapping* const> adjacent);
 
   driver::Driver& driver_;
   PhyPool& pool_;
