@@ -1,6 +1,7 @@
 #include "alloc/device_allocator.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <new>
 
@@ -20,6 +21,20 @@ namespace {
 
 constexpr std::size_t kDeferredBatch = 64;
 
+constexpr std::array kPoolStats = {
+    &PoolStats::allocation,      &PoolStats::segment,        &PoolStats::active,       &PoolStats::inactive_split,
+    &PoolStats::allocated_bytes, &PoolStats::reserved_bytes, &PoolStats::active_bytes, &PoolStats::inactive_split_bytes,
+    &PoolStats::requested_bytes};
+
+void check_pool_stats(const PoolStats& stats, const PoolStats& recounted) {
+  for (Stat PoolStats::*field : kPoolStats) {
+    const Stat& stat = stats.*field;
+    GMLAKE_CHECK_EQ(stat.current, (recounted.*field).current);
+    GMLAKE_CHECK_EQ(stat.current, stat.allocated - stat.freed);
+    GMLAKE_CHECK(stat.peak >= stat.current);
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver& driver, int device,
@@ -37,7 +52,8 @@ Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver&
 
 DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Options& options,
                                  std::uint32_t granule_shift, std::uint64_t total_bytes)
-    : driver_(driver),
+    : meter_(driver),
+      driver_(meter_),
       device_(device),
       options_(options),
       granule_shift_(granule_shift),
@@ -107,12 +123,10 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
 
 Address DeviceAllocator::hand_out(const Request& request, Block* run) {
   live_.reserve_one();
+  const std::size_t runs_before = request.pool.free_runs();
   Block* block = request.pool.take(run, request.bytes, request.requested);
   live_.insert(block);
-  stats_.allocated_bytes.add(request.bytes);
-  stats_.requested_bytes.add(request.requested);
-  stats_.active_bytes.add(request.bytes);
-  stats_.allocations.add(1);
+  usage_.allocate(request.pool.size_class(), request.bytes, request.requested, runs_before, request.pool.free_runs());
   return block->address;
 }
 
@@ -133,14 +147,16 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
       uses_.erase(block);
     }
     live_.take(address);
-    stats_.allocated_bytes.remove(block->bytes);
-    stats_.requested_bytes.remove(block->tick_or_requested);
-    stats_.allocations.remove(1);
+    Pool& pool = *block->pool;
+    const std::uint64_t bytes = block->bytes;
+    const std::uint64_t requested = block->tick_or_requested;
     if (at_once) {
-      stats_.active_bytes.remove(block->bytes);
-      block->pool->give_back(block, ++freed_on.tick);
+      const std::size_t runs_before = pool.free_runs();
+      pool.give_back(block, ++freed_on.tick);
+      usage_.free(pool.size_class(), bytes, requested, runs_before, pool.free_runs());
       return {};
     }
+    usage_.defer(pool.size_class(), bytes, requested);
     block->state = State::pending;
     many_deferred = deferred_.size() % kDeferredBatch == 0;
   }
@@ -183,16 +199,32 @@ std::uint64_t DeviceAllocator::block_bytes(Address address) const {
   return block == nullptr ? 0 : block->bytes;
 }
 
-void DeviceAllocator::count_invalid_free() {
+void DeviceAllocator::count_invalid_free() { count(&DeviceStats::invalid_frees); }
+
+void DeviceAllocator::count(std::uint64_t DeviceStats::*counter) {
   const MutexLock lock(state_);
-  ++stats_.invalid_frees;
+  ++(counts_.*counter);
+}
+
+Usage::Totals DeviceAllocator::cached_totals() const {
+  Usage::Totals totals{};
+  for_each_pool([&](const Pool& pool) {
+    CachedTotals& sum = totals[static_cast<std::size_t>(pool.size_class())];
+    sum.bytes += pool.free_bytes();
+    sum.runs += pool.free_runs();
+  });
+  return totals;
 }
 
 DeviceStats DeviceAllocator::stats() const {
   const MutexLock lock(state_);
-  DeviceStats stats = stats_;
-  stats.reserved_bytes = phy_pool_.held_bytes();
-  stats.peak_reserved_bytes = phy_pool_.peak_held_bytes();
+  DeviceStats stats = counts_;
+  usage_.read(stats);
+  Stat& reserved = stats.all.reserved_bytes;  // whoever holds `grow` may be writing these four: each is true by itself
+  reserved.current = phy_pool_.held_bytes();
+  reserved.peak = std::max(phy_pool_.peak_held_bytes(), reserved.current);
+  reserved.allocated = std::max(phy_pool_.created_bytes(), reserved.current);
+  reserved.freed = reserved.allocated - reserved.current;
   stats.spare_bytes = phy_pool_.spare_bytes();
   stats.lost_bytes = phy_pool_.lost_bytes();
   stats.address_bytes = mappings_.reserved_address_bytes();
@@ -203,15 +235,18 @@ DeviceStats DeviceAllocator::stats() const {
   stats.phy_blocks_released = phy_pool_.released_count();
   stats.mappings_retired = mappings_.retired_count();
   stats.events_pending = fences_.events_pending();
+  const driver::CallCounts calls = meter_.counts();
+  stats.num_device_alloc = calls.map;
+  stats.num_device_free = calls.unmap;
+  stats.driver_calls = calls.total();
+  stats.driver_ns = meter_.nanoseconds();
   return stats;
 }
 
 void DeviceAllocator::reset_peaks() {
   const MutexLock grow(grow_);  // whoever holds it writes the peak of held memory
   const MutexLock lock(state_);
-  for (Stat* stat : {&stats_.allocated_bytes, &stats_.requested_bytes, &stats_.active_bytes, &stats_.allocations}) {
-    stat->peak = stat->current;
-  }
+  usage_.reset_peaks();
   phy_pool_.reset_peak();
 }
 
@@ -224,35 +259,45 @@ void DeviceAllocator::check() const {
 void DeviceAllocator::check_locked() const {
   phy_pool_.check();
   mappings_.check();
-  std::uint64_t live_blocks = 0;
+  // What the blocks themselves add up to, by size class, in the order of PoolStats.
+  std::array<PoolStats, 2> recounted{};
   std::uint64_t pending_blocks = 0;
-  std::uint64_t allocated = 0;
-  std::uint64_t requested = 0;
-  std::uint64_t active = 0;
   std::size_t used_elsewhere = 0;
-  for (const StreamState& stream : streams_) {
-    for (const Pool* pool : {stream.small.get(), stream.large.get()}) {
-      pool->check();
-      pool->for_each_block([&](const Block& block) {
-        GMLAKE_CHECK(block.state != State::claimed);  // by the holder of `grow` alone, which is us
-        if (block.state == State::live) {
-          ++live_blocks;
-          allocated += block.bytes;
-          requested += block.tick_or_requested;
-          used_elsewhere += block.used_elsewhere;
-        }
-        pending_blocks += block.state == State::pending;
-        active += block.state == State::live || block.state == State::pending ? block.bytes : 0;
-      });
-    }
-  }
-  GMLAKE_CHECK_EQ(live_blocks, live_.size());
-  GMLAKE_CHECK_EQ(live_blocks, stats_.allocations.current);
+  for_each_pool([&](const Pool& pool) {
+    pool.check();
+    PoolStats& sum = recounted[static_cast<std::size_t>(pool.size_class())];
+    sum.segment.current += pool.segment_count();
+    pool.for_each_block([&](const Block& block) {
+      GMLAKE_CHECK(block.state != State::claimed);  // by the holder of `grow` alone, which is us
+      const bool live = block.state == State::live;
+      const bool active = live || block.state == State::pending;
+      const bool cached = block.state == State::free;
+      sum.allocation.current += live;
+      sum.allocated_bytes.current += live ? block.bytes : 0;
+      sum.requested_bytes.current += live ? block.tick_or_requested : 0;
+      sum.active.current += active;
+      sum.active_bytes.current += active ? block.bytes : 0;
+      sum.inactive_split.current += cached;
+      sum.inactive_split_bytes.current += cached ? block.bytes : 0;
+      sum.reserved_bytes.current += block.state == State::hole ? 0 : block.bytes;
+      pending_blocks += active && !live;
+      used_elsewhere += live && block.used_elsewhere;
+    });
+  });
+  DeviceStats stats;
+  usage_.read(stats);
+  check_pool_stats(stats.small_pool, recounted[0]);
+  check_pool_stats(stats.large_pool, recounted[1]);
+  PoolStats both = recounted[0];
+  for (Stat PoolStats::*stat : kPoolStats) (both.*stat).current += (recounted[1].*stat).current;
+  GMLAKE_CHECK_EQ(both.reserved_bytes.current + phy_pool_.spare_bytes() + phy_pool_.lost_bytes(),
+                  phy_pool_.held_bytes());
+  stats.all.reserved_bytes = stats.small_pool.reserved_bytes;  // its own is PhyPool's
+  stats.all.reserved_bytes.add(stats.large_pool.reserved_bytes.current);
+  check_pool_stats(stats.all, both);
+  GMLAKE_CHECK_EQ(both.allocation.current, live_.size());
   GMLAKE_CHECK_EQ(pending_blocks, deferred_.size());
   GMLAKE_CHECK_EQ(used_elsewhere, uses_.size());
-  GMLAKE_CHECK_EQ(allocated, stats_.allocated_bytes.current);
-  GMLAKE_CHECK_EQ(requested, stats_.requested_bytes.current);
-  GMLAKE_CHECK_EQ(active, stats_.active_bytes.current);
 }
 
 }  // namespace gmlake::alloc

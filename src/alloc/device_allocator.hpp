@@ -15,9 +15,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "alloc/usage.hpp"
 #include "base/mutex.hpp"
 #include "driver/driver.hpp"
 #include "driver/gate.hpp"
+#include "driver/record.hpp"
 #include "gmlake/options.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
@@ -125,12 +127,23 @@ class DeviceAllocator {
   Attempt plan_and_claim(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
   bool clear_away(const Request& request, const Attempt& attempt, Cleared& cleared) GMLAKE_REQUIRES(grow_);
   Found carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
+  Found publish(const Request& request, const stitch::Plan& plan, bool succeeded) GMLAKE_REQUIRES(grow_, state_);
   void mark_stale(const memory::Fence& now) GMLAKE_REQUIRES(grow_);
   void note_refusal(const Error& error) GMLAKE_REQUIRES(grow_);
   Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);
   Status reserve_segment(const Request& request) GMLAKE_REQUIRES(grow_);
 
   Address hand_out(const Request& request, stitch::Block* run) GMLAKE_REQUIRES(state_);
+  // Calls visit(const stitch::Pool&) for every pool of the device.
+  template <class Visit>
+  void for_each_pool(Visit&& visit) const GMLAKE_REQUIRES(state_) {
+    for (const StreamState& stream : streams_) {
+      visit(*stream.small);
+      visit(*stream.large);
+    }
+  }
+  Usage::Totals cached_totals() const GMLAKE_REQUIRES(state_);
+  void count(std::uint64_t DeviceStats::*counter) GMLAKE_EXCLUDES(state_);
   void reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // Both go on past a stream that refuses, and keep its refusal for the request's error.
   void mark_all_streams() GMLAKE_REQUIRES(grow_);
@@ -161,6 +174,7 @@ class DeviceAllocator {
   PhyBlockInfo describe(const memory::PhyBlock& block) const GMLAKE_REQUIRES(grow_);
   void check_locked() const GMLAKE_REQUIRES(grow_, state_);
 
+  driver::RecordDriver meter_;  // counts and times the calls that the gate lets through: slow paths alone make any
   driver::Gate driver_;
   const int device_;
   const Options options_;
@@ -189,7 +203,8 @@ class DeviceAllocator {
   stitch::AddressMap live_ GMLAKE_GUARDED_BY(state_);
   std::unordered_map<const stitch::Block*, std::vector<memory::StreamIndex>> uses_ GMLAKE_GUARDED_BY(state_);
   std::deque<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
-  DeviceStats stats_ GMLAKE_GUARDED_BY(state_);
+  Usage usage_ GMLAKE_GUARDED_BY(state_);
+  DeviceStats counts_ GMLAKE_GUARDED_BY(state_);  // what no other class counts; the rest of it stays zero
 };
 
 }  // namespace gmlake::alloc

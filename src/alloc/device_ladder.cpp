@@ -31,8 +31,7 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
   if (const Found found = fit(request)) return *found;
   for (const Step& step : kLadder) {
     if (const Found found = (this->*step.climb)(request)) {
-      const MutexLock lock(state_);
-      ++(stats_.*step.counter);
+      count(step.counter);
       return *found;
     }
   }
@@ -56,6 +55,7 @@ DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) 
 
 // Blocks that are cached in sizes that do not fit go back to the driver, and are made anew in sizes that do.
 DeviceAllocator::Found DeviceAllocator::try_release_cached(const Request& request) {
+  count(&DeviceStats::num_alloc_retries);
   release_cached(round_up(request.bytes, granule()) >> granule_shift_);
   driver_headroom_.reset();
   return stitch(request, Reach::passed_streams);
@@ -73,8 +73,7 @@ Error DeviceAllocator::final_error(const Request& request) {
   if (driver_.lost()) return {ErrorCode::device_lost, driver_.lost_at(), request.requested};
   release_spare();  // created on the way up: others may need what this request could not use
   if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
-  const MutexLock lock(state_);
-  ++stats_.ooms;
+  count(&DeviceStats::num_ooms);
   return {ErrorCode::out_of_memory, refusal_ ? refusal_->step : Step::allocate, request.requested};
 }
 
@@ -94,8 +93,10 @@ void DeviceAllocator::reclaim_deferred() {
   });
   for (auto passed = kept; passed != deferred_.end(); ++passed) {
     Pool* pool = passed->block->pool;
-    stats_.active_bytes.remove(passed->block->bytes);
+    const std::uint64_t bytes = passed->block->bytes;
+    const std::size_t runs_before = pool->free_runs();
     pool->give_back(passed->block, passed->tick);  // not the tick of now, whose fence nobody has waited for
+    usage_.complete(pool->size_class(), bytes, runs_before, pool->free_runs());
   }
   deferred_.erase(kept, deferred_.end());
 }
@@ -115,6 +116,7 @@ void DeviceAllocator::mark_all_streams() {
 }
 
 void DeviceAllocator::wait_for_all_streams() {
+  count(&DeviceStats::num_sync_all_streams);
   for (const memory::Fence& fence : stream_ticks()) {
     if (Status waited = fences_.wait(fence); !waited.ok()) refusal_ = waited.error();
   }

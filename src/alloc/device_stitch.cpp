@@ -46,7 +46,7 @@ std::uint64_t DeviceAllocator::headroom_granules() const {
 }
 
 std::uint64_t DeviceAllocator::slack_granules(const Request& request) const {
-  const std::uint64_t live = std::max(stats_.active_bytes.peak, stats_.active_bytes.current + request.bytes);
+  const std::uint64_t live = std::max(usage_.peak_active_bytes(), usage_.active_bytes() + request.bytes);
   const auto target = static_cast<std::uint64_t>(static_cast<double>(live) * (1.0 + options_.slack));
   const std::uint64_t held = phy_pool_.held_bytes();
   return target <= held ? 0 : (target - held) >> granule_shift_;
@@ -54,7 +54,7 @@ std::uint64_t DeviceAllocator::slack_granules(const Request& request) const {
 
 std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) {
   const std::uint64_t held = phy_pool_.held_bytes();
-  const bool freeing = stats_.allocated_bytes.freed > held / kSettledShare;
+  const bool freeing = usage_.freed_bytes() > held / kSettledShare;
   if (!freeing) settled_bytes_ = held;
   return growth_granules({.footprint_granules = (held + request.bytes) >> granule_shift_,
                           .settled_granules = settled_bytes_ >> granule_shift_,
@@ -102,6 +102,7 @@ DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request,
     attempt.obstacle = Obstacle::mappings;
   } else {
     stitcher_.claim(*plan);
+    usage_.recount_cached(cached_totals());
   }
   return attempt;
 }
@@ -130,23 +131,39 @@ bool DeviceAllocator::clear_away(const Request& request, const Attempt& attempt,
 DeviceAllocator::Found DeviceAllocator::carry_out(const Request& request, const Plan& plan, bool stream_wait) {
   const Status executed = stitcher_.execute(plan, stream_wait);
   if (!executed.ok()) note_refusal(executed.error());
-  Address address = 0;
   memory::Fence now;
+  Found found;
   {
     const MutexLock lock(state_);
     // Behind a stream-wait the window belongs to a later point of its stream than any event recorded so far stands for.
     if (stream_wait) ++request.stream.tick;
     now = {request.stream.index, request.stream.tick};
-    Block* run = stitcher_.publish(plan, now.tick, executed.ok());
-    if (run == nullptr) return std::nullopt;
-    stats_.stitches += 1;
-    stats_.moved_bytes += plan.moved_granules << granule_shift_;
-    stats_.revived_bytes += plan.revived_granules << granule_shift_;
-    stats_.grown_bytes += plan.created_granules << granule_shift_;
-    address = hand_out(request, run);
+    found = publish(request, plan, executed.ok());
   }
-  if (!plan.moves.empty()) mark_stale(now);
-  return address;
+  if (found && !plan.moves.empty()) mark_stale(now);
+  return found;
+}
+
+// What the plan made goes back into the books, and the request's part of it to its caller.
+DeviceAllocator::Found DeviceAllocator::publish(const Request& request, const Plan& plan, bool succeeded) {
+  Block* run = stitcher_.publish(plan, request.stream.tick, succeeded);
+  if (run == nullptr) {
+    usage_.recount_homes(cached_totals());
+    return std::nullopt;
+  }
+  counts_.stitches += 1;
+  counts_.moved_bytes += plan.moved_granules << granule_shift_;
+  counts_.revived_mappings += plan.revive.size();
+  counts_.revived_bytes += plan.revived_granules << granule_shift_;
+  counts_.grown_bytes += plan.created_granules << granule_shift_;
+  try {
+    const Address address = hand_out(request, run);
+    usage_.recount_homes(cached_totals());  // now, not before: nobody could see the window as a cached run
+    return address;
+  } catch (const std::bad_alloc&) {
+    usage_.recount_homes(cached_totals());
+    throw;
+  }
 }
 
 // Recorded as soon as something becomes stale, so that it can be retired, and its hole used, once the device comes
@@ -199,6 +216,7 @@ Status DeviceAllocator::reserve_segment(const Request& request) {
   try {
     const MutexLock lock(state_);
     request.pool.adopt(*segment);
+    usage_.add_segment(request.pool.size_class());
   } catch (const std::bad_alloc&) {
     (void)mappings_.address_free(*segment).ok();
     throw;

@@ -79,6 +79,7 @@ void DeviceAllocator::take_out(std::vector<Releasable>& chosen) {
     mappings_.leave_home(each.block, {pool->stream(), tick});
     pool->publish(claimed, tick);
   }
+  usage_.recount_homes(cached_totals());
 }
 
 void DeviceAllocator::give_back(const std::vector<Releasable>& taken) {
@@ -115,7 +116,10 @@ void DeviceAllocator::release_vacant_segments() {
     for (const auto& segment : mappings_.segments()) {
       if (static_cast<Pool*>(segment->owner)->is_vacant(segment.get())) vacant.push_back(segment.get());
     }
-    for (memory::VmmSegment* segment : vacant) static_cast<Pool*>(segment->owner)->abandon(segment);
+    for (memory::VmmSegment* segment : vacant) {
+      usage_.remove_segment(static_cast<Pool*>(segment->owner)->size_class());
+      static_cast<Pool*>(segment->owner)->abandon(segment);
+    }
   }
   for (memory::VmmSegment* segment : vacant) (void)mappings_.address_free(segment).ok();  // a refusal is counted there
 }

@@ -47,6 +47,9 @@ class RecordDriver final : public Driver {
   // Time inside the counted calls. A model's clock is one for all threads: calls that overlap are counted in each
   // other.
   double seconds() const { return vmm_seconds() + event_seconds(); }
+  std::uint64_t nanoseconds() const {
+    return vmm_ns_.load(std::memory_order_relaxed) + event_ns_.load(std::memory_order_relaxed);
+  }
   double vmm_seconds() const;       // reserve to set_access
   double event_seconds() const;     // event_create to stream_wait
   double max_call_seconds() const;  // the longest single call

@@ -17,6 +17,7 @@ Result<PhyBlock*> PhyPool::create(std::uint32_t granules) {
   spare_.push_back(block);
   add(held_, bytes_of(block));
   add(spare_bytes_, bytes_of(block));
+  add(created_bytes_, bytes_of(block));
   add(created_, 1);
   if (held_bytes() > peak_held_bytes()) peak_held_.store(held_bytes(), std::memory_order_relaxed);
   return block;

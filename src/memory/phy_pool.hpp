@@ -41,6 +41,7 @@ class PhyPool {
   std::uint64_t peak_held_bytes() const { return peak_held_.load(std::memory_order_relaxed); }
   std::uint64_t spare_bytes() const { return spare_bytes_.load(std::memory_order_relaxed); }
   std::uint64_t lost_bytes() const { return lost_bytes_.load(std::memory_order_relaxed); }
+  std::uint64_t created_bytes() const { return created_bytes_.load(std::memory_order_relaxed); }  // ever
   std::uint64_t created_count() const { return created_.load(std::memory_order_relaxed); }
   std::uint64_t released_count() const { return released_.load(std::memory_order_relaxed); }
   void reset_peak() { peak_held_.store(held_bytes(), std::memory_order_relaxed); }
@@ -62,6 +63,7 @@ class PhyPool {
   std::atomic<std::uint64_t> peak_held_{0};
   std::atomic<std::uint64_t> spare_bytes_{0};
   std::atomic<std::uint64_t> lost_bytes_{0};
+  std::atomic<std::uint64_t> created_bytes_{0};
   std::atomic<std::uint64_t> created_{0};
   std::atomic<std::uint64_t> released_{0};
 };

@@ -19,8 +19,8 @@ class GmlakeTarget final : public Target {
   Status deallocate(driver::Address address, driver::Stream stream) override;
   Status record_stream(driver::Address address, driver::Stream stream) override;
   Status trim() override { return allocator_->trim(); }
-  std::uint64_t reserved_bytes() const override { return allocator_->stats(device_).reserved_bytes; }
-  std::uint64_t peak_reserved_bytes() const override { return allocator_->stats(device_).peak_reserved_bytes; }
+  std::uint64_t reserved_bytes() const override { return allocator_->stats(device_).all.reserved_bytes.current; }
+  std::uint64_t peak_reserved_bytes() const override { return allocator_->stats(device_).all.reserved_bytes.peak; }
 
  private:
   GmlakeTarget(std::unique_ptr<Allocator> allocator, int device) : allocator_(std::move(allocator)), device_(device) {}

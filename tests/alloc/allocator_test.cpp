@@ -23,7 +23,7 @@ TEST(Allocator, HandsOutMultiplesOf512BytesAlignedTo512) {
   }
   EXPECT_EQ(pointers.size(), 7u);
   for (void* pointer : pointers) machine.deallocate(pointer);
-  EXPECT_EQ(machine.stats().allocations.current, 0u);
+  EXPECT_EQ(machine.stats().all.allocation.current, 0u);
 }
 
 TEST(Allocator, AnswersZeroBytesWithANullPointerAndTakesThatBack) {
@@ -33,7 +33,7 @@ TEST(Allocator, AnswersZeroBytesWithANullPointerAndTakesThatBack) {
   machine.deallocate(nullptr);
   machine.allocator().deallocate(nullptr);
   EXPECT_EQ(machine.stats().invalid_frees, 0u);
-  EXPECT_EQ(machine.stats().allocations.allocated, 0u);
+  EXPECT_EQ(machine.stats().all.allocation.allocated, 0u);
 }
 
 TEST(Allocator, RefusesSizesBeyondTheDeviceBeforeAnyDriverCall) {
@@ -51,7 +51,7 @@ TEST(Allocator, RefusesSizesBeyondTheDeviceBeforeAnyDriverCall) {
 TEST(Allocator, HandsOutTheWholeDeviceInOnePiece) {
   Machine machine;
   void* all = machine.allocate(512 * kGranule);
-  EXPECT_EQ(machine.stats().reserved_bytes, 512 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 512 * kGranule);
   EXPECT_EQ(machine.refused(512).code, ErrorCode::out_of_memory);
   machine.deallocate(all);
   EXPECT_EQ(machine.allocate(512 * kGranule), all);
@@ -86,7 +86,7 @@ TEST(Allocator, RefusesDevicesThatThereAreNot) {
   for (const int device : {-1, 1, 64, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()}) {
     EXPECT_EQ(machine.refused(512, 0, device).code, ErrorCode::invalid_device);
     EXPECT_EQ(machine.refused(0, 0, device).code, ErrorCode::invalid_device);
-    EXPECT_EQ(machine.stats(device).reserved_bytes, 0u);
+    EXPECT_EQ(machine.stats(device).all.reserved_bytes.current, 0u);
     machine.allocator().reset_peaks(device);
   }
 }
@@ -105,24 +105,24 @@ TEST(Allocator, CountsWhatIsLiveAndWhatItsPeakWas) {
   void* second = machine.allocate(3 * kGranule);
   machine.deallocate(first);
   DeviceStats stats = machine.stats();
-  EXPECT_EQ(stats.allocations.current, 1u);
-  EXPECT_EQ(stats.allocations.peak, 2u);
-  EXPECT_EQ(stats.allocated_bytes.current, 3 * kGranule);
-  EXPECT_EQ(stats.allocated_bytes.peak, 3 * kGranule + 1024);
-  EXPECT_EQ(stats.requested_bytes.peak, 3 * kGranule + 1000);
-  EXPECT_EQ(stats.active_bytes.current, 3 * kGranule);
-  EXPECT_EQ(stats.reserved_bytes, 4 * kGranule);
+  EXPECT_EQ(stats.all.allocation.current, 1u);
+  EXPECT_EQ(stats.all.allocation.peak, 2u);
+  EXPECT_EQ(stats.all.allocated_bytes.current, 3 * kGranule);
+  EXPECT_EQ(stats.all.allocated_bytes.peak, 3 * kGranule + 1024);
+  EXPECT_EQ(stats.all.requested_bytes.peak, 3 * kGranule + 1000);
+  EXPECT_EQ(stats.all.active_bytes.current, 3 * kGranule);
+  EXPECT_EQ(stats.all.reserved_bytes.current, 4 * kGranule);
   EXPECT_EQ(stats.mappings, 4u);
   machine.deallocate(second);
   EXPECT_EQ(machine.allocator().trim().ok(), true);
-  EXPECT_EQ(machine.stats().peak_reserved_bytes, 4 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.peak, 4 * kGranule);
   machine.allocator().reset_peaks();
   stats = machine.stats();
-  EXPECT_EQ(stats.allocations.peak, 0u);
-  EXPECT_EQ(stats.allocated_bytes.peak, 0u);
-  EXPECT_EQ(stats.peak_reserved_bytes, 0u);
-  EXPECT_EQ(stats.allocated_bytes.allocated, 3 * kGranule + 1024);
-  EXPECT_EQ(stats.allocated_bytes.freed, 3 * kGranule + 1024);
+  EXPECT_EQ(stats.all.allocation.peak, 0u);
+  EXPECT_EQ(stats.all.allocated_bytes.peak, 0u);
+  EXPECT_EQ(stats.all.reserved_bytes.peak, 0u);
+  EXPECT_EQ(stats.all.allocated_bytes.allocated, 3 * kGranule + 1024);
+  EXPECT_EQ(stats.all.allocated_bytes.freed, 3 * kGranule + 1024);
 }
 
 TEST(Allocator, TrimsDownToWhatIsToBeKept) {
@@ -131,11 +131,11 @@ TEST(Allocator, TrimsDownToWhatIsToBeKept) {
   void* freed = machine.allocate(50 * kGranule);
   machine.deallocate(freed);
   ASSERT_TRUE(machine.allocator().trim(40 * kGranule).ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 40 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 40 * kGranule);
   ASSERT_TRUE(machine.allocator().trim(39 * kGranule + 1).ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 39 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 39 * kGranule);
   ASSERT_TRUE(machine.allocator().trim().ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 10 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 10 * kGranule);
   EXPECT_EQ(machine.stats().spare_bytes, 0u);
   machine.allocator().check();
   machine.deallocate(kept);

@@ -24,11 +24,11 @@ TEST(Devices, AreServedEachByItself) {
   for (int device = 0; device < 3; ++device) {
     void* pointer = pointers[static_cast<std::size_t>(2 - device)];
     EXPECT_EQ(machine.allocator().device_of(pointer), device);
-    EXPECT_EQ(machine.stats(device).reserved_bytes, static_cast<std::uint64_t>(device + 1) * kGranule);
+    EXPECT_EQ(machine.stats(device).all.reserved_bytes.current, static_cast<std::uint64_t>(device + 1) * kGranule);
     EXPECT_TRUE(machine.device().has_access(address_of(pointer), device));
     EXPECT_EQ(machine.allocator().phy_blocks(pointer).at(0).device, device);
     machine.deallocate(pointer);
-    EXPECT_EQ(machine.stats(device).allocations.current, 0u);
+    EXPECT_EQ(machine.stats(device).all.allocation.current, 0u);
   }
   EXPECT_EQ(machine.allocator().snapshot().devices.size(), 3u);
 }

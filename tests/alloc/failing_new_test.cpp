@@ -82,7 +82,7 @@ class FailingHostMemory : public ::testing::TestWithParam<Scenario> {
     stage.trim();  // the first may have been what failed
     play(*machine, stage);
     EXPECT_EQ(stage.failures, 0);
-    EXPECT_EQ(machine->stats().reserved_bytes, 0u);
+    EXPECT_EQ(machine->stats().all.reserved_bytes.current, 0u);
     EXPECT_EQ(machine->stats().quarantined_bytes, 0u);
     return run;
   }

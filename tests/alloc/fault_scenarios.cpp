@@ -200,13 +200,13 @@ using Stats = DeviceStats;
 
 const std::array kScenarios = {
     Scenario{"Cold", cold, [](const Stats& stats) { return stats.phy_blocks_created > 0; }},
-    Scenario{"Hit", hit, [](const Stats& stats) { return stats.stitches == 1 && stats.allocations.allocated == 2; }},
+    Scenario{"Hit", hit, [](const Stats& stats) { return stats.stitches == 1 && stats.all.allocation.allocated == 2; }},
     Scenario{"Split", split, [](const Stats& stats) { return stats.stitches == 1; }},
     Scenario{"Stitch", stitch, [](const Stats& stats) { return stats.moved_bytes > 0; }},
     Scenario{"GrowPartly", grow_partly, [](const Stats& stats) { return stats.stitches > 2; }},
     Scenario{"Retire", retire, [](const Stats& stats) { return stats.moved_bytes > 0 && stats.mappings_retired > 0; }},
     Scenario{"Trim", trim, [](const Stats& stats) { return stats.phy_blocks_released > 0; }},
-    Scenario{"OutOfMemory", out_of_memory, [](const Stats& stats) { return stats.ooms == 1; }},
+    Scenario{"OutOfMemory", out_of_memory, [](const Stats& stats) { return stats.num_ooms == 1; }},
     Scenario{"CrossStream", cross_stream, [](const Stats& stats) { return stats.rung_stream_wait > 0; }},
     Scenario{"RecordStream", recorded,
              [](const Stats& stats) { return stats.events_pending > 0 || stats.rung_wait > 0; }},

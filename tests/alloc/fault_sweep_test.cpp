@@ -91,7 +91,7 @@ class FaultSweep : public testing::TestWithParam<Scenario> {
     if (machine->stats().lost_bytes == 0 && machine->stats().quarantined_bytes == 0) {
       play(*machine, stage);
       EXPECT_EQ(stage.failures, 0);
-      EXPECT_EQ(machine->stats().reserved_bytes, 0u);
+      EXPECT_EQ(machine->stats().all.reserved_bytes.current, 0u);
     }
     return calls;
   }

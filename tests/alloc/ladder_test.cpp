@@ -25,7 +25,7 @@ class Ladder : public testing::Test {
   Rungs rungs() const {
     const DeviceStats stats = machine_.stats();
     return {stats.rung_own_stream,     stats.rung_passed_streams, stats.rung_stream_wait,
-            stats.rung_release_cached, stats.rung_wait,           stats.ooms};
+            stats.rung_release_cached, stats.rung_wait,           stats.num_ooms};
   }
 
   // A kernel of the block's owner, pending for as long as the stream is on hold.
@@ -62,7 +62,7 @@ TEST_F(Ladder, BeginsWithTheStreamsOwnMemory) {
   void* stitched = machine_.allocate(20 * kGranule);
   EXPECT_EQ(rungs(), (Rungs{.own = 5}));
   EXPECT_GE(machine_.stats().moved_bytes, 10 * kGranule);
-  EXPECT_EQ(machine_.stats().reserved_bytes, 40 * kGranule);
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 40 * kGranule);
   for (void* block : {blocks[1], blocks[3], stitched}) machine_.deallocate(block);
 }
 
@@ -157,9 +157,9 @@ TEST(LadderOfLargePhyBlocks, ReleasesCachedOnesThatDoNotFit) {
   std::vector<void*> blocks;
   for (int i = 0; i < 16; ++i) blocks.push_back(machine.allocate(4000 * 4096ull + 4096 * static_cast<unsigned>(i)));
   for (std::size_t i = 0; i < blocks.size(); i += 2) machine.deallocate(blocks[i]);
-  const std::uint64_t held = machine.stats().reserved_bytes;
+  const std::uint64_t held = machine.stats().all.reserved_bytes.current;
   void* all = machine.allocate(65536 * 4096ull - held + 8 * 4000 * 4096ull - 64 * 4096ull);
-  EXPECT_LE(machine.stats().reserved_bytes, 65536 * 4096ull);
+  EXPECT_LE(machine.stats().all.reserved_bytes.current, 65536 * 4096ull);
   EXPECT_EQ(machine.streams().synchronizations(), 0u);
   machine.deallocate(all);
 }
@@ -168,10 +168,10 @@ TEST(LadderOfLargePhyBlocks, ReleasesCachedOnesThatDoNotFit) {
 TEST_F(Ladder, TakesSmallBlocksMemoryForLargeOnes) {
   std::vector<void*> blocks;
   for (int i = 0; i < 79; ++i) blocks.push_back(machine_.allocate(1 << 20));
-  EXPECT_EQ(machine_.stats().reserved_bytes, 40 * kGranule);
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 40 * kGranule);
   for (void* block : blocks) machine_.deallocate(block);
   void* all = machine_.allocate(40 * kGranule);
-  EXPECT_EQ(machine_.stats().reserved_bytes, 40 * kGranule);
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 40 * kGranule);
   machine_.deallocate(all);
   for (void*& block : blocks) block = machine_.allocate(1 << 20);
   for (void* block : blocks) machine_.deallocate(block);

@@ -17,7 +17,7 @@ TEST(Limits, InBytesHoldToTheGranule) {
   EXPECT_EQ(machine.refused(512), (Error{ErrorCode::out_of_memory, Step::allocate, 512}));
   machine.deallocate(block);
   EXPECT_EQ(machine.refused(21 * kGranule).code, ErrorCode::out_of_memory);
-  EXPECT_EQ(machine.stats().peak_reserved_bytes, 20 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.peak, 20 * kGranule);
   machine.deallocate(machine.allocate(20 * kGranule));
 }
 
@@ -28,7 +28,7 @@ TEST(Limits, AsAShareHoldToTheGranule) {
   void* block = machine.allocate(128 * kGranule);
   EXPECT_EQ(machine.refused(512).code, ErrorCode::out_of_memory);
   machine.deallocate(block);
-  EXPECT_EQ(machine.stats().peak_reserved_bytes, 128 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.peak, 128 * kGranule);
 }
 
 TEST(Limits, HoldAtTheLowerOfBoth) {
@@ -46,8 +46,8 @@ TEST(Limits, OfNothingRefuseEverything) {
   options.limit_fraction = 0;
   Machine machine(small_model(), options);
   EXPECT_EQ(machine.refused(1).code, ErrorCode::out_of_memory);
-  EXPECT_EQ(machine.stats().reserved_bytes, 0u);
-  EXPECT_EQ(machine.stats().ooms, 1u);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 0u);
+  EXPECT_EQ(machine.stats().num_ooms, 1u);
 }
 
 TEST(Limits, LeaveNoSlack) {
@@ -59,7 +59,7 @@ TEST(Limits, LeaveNoSlack) {
   for (int i = 0; i < 10; ++i) blocks.push_back(machine.allocate(10 * kGranule));
   for (std::size_t i = 0; i < blocks.size(); i += 2) machine.deallocate(blocks[i]);
   void* stitched = machine.allocate(50 * kGranule);
-  EXPECT_EQ(machine.stats().reserved_bytes, 100 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 100 * kGranule);
   machine.deallocate(stitched);
 }
 
@@ -82,8 +82,8 @@ TEST(OtherProcesses, ThatTakeMemoryLeaveWhatIsCachedToBeStitched) {
   for (std::size_t i = 0; i < blocks.size(); i += 2) machine.deallocate(blocks[i]);
   const driver::Handle taken = machine.take_memory(19 * kGranule);
   void* stitched = machine.allocate(41 * kGranule);  // all that is cached, and the one granule that is left
-  EXPECT_EQ(machine.stats().reserved_bytes, 81 * kGranule);
-  EXPECT_EQ(machine.stats().ooms, 0u);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 81 * kGranule);
+  EXPECT_EQ(machine.stats().num_ooms, 0u);
   EXPECT_EQ(machine.refused(kGranule).step, Step::create);
   machine.deallocate(stitched);
   machine.return_memory(taken, 19 * kGranule);
@@ -93,8 +93,8 @@ TEST(OtherProcesses, ThatTakeAllMemoryAreSurvivedUntilTheyGiveItBack) {
   Machine machine(small_model(100));
   const driver::Handle taken = machine.take_memory(100 * kGranule);
   for (int i = 0; i < 5; ++i) EXPECT_EQ(machine.refused(kGranule).code, ErrorCode::out_of_memory);
-  EXPECT_EQ(machine.stats().ooms, 5u);
-  EXPECT_EQ(machine.stats().reserved_bytes, 0u);
+  EXPECT_EQ(machine.stats().num_ooms, 5u);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 0u);
   machine.return_memory(taken, 100 * kGranule);
   machine.deallocate(machine.allocate(100 * kGranule));
 }
@@ -108,7 +108,7 @@ TEST(Refusals, OfEachStepAreNamed) {
       const Error error = machine.refused(10 * kGranule);
       EXPECT_EQ(error.code, code);
       EXPECT_EQ(error.step, step);
-      EXPECT_EQ(machine.stats().ooms, 0u) << "that was no want of memory";
+      EXPECT_EQ(machine.stats().num_ooms, 0u) << "that was no want of memory";
       machine.fault().heal();
       machine.deallocate(machine.allocate(10 * kGranule));
       machine.deallocate(live);
@@ -122,7 +122,7 @@ TEST(Refusals, ThatPassAreMetByTryingOnceMore) {
     machine.fault().arm({.kind = step, .nth = 1, .sticky = false, .code = ErrorCode::out_of_memory});
     void* block = machine.allocate(10 * kGranule);
     EXPECT_TRUE(machine.fault().reached());
-    EXPECT_EQ(machine.stats().ooms, 0u);
+    EXPECT_EQ(machine.stats().num_ooms, 0u);
     machine.deallocate(block);
   }
 }
@@ -135,7 +135,7 @@ TEST(Addresses, ThatRunOutAreNamedAndComeBack) {
   const Error error = machine.refused(40 * kGranule, 1);  // another stream wants a segment of its own
   EXPECT_EQ(error.code, ErrorCode::address_space);
   EXPECT_EQ(error.step, Step::reserve);
-  EXPECT_EQ(machine.stats().ooms, 0u);
+  EXPECT_EQ(machine.stats().num_ooms, 0u);
   machine.deallocate(block);
   ASSERT_TRUE(machine.allocator().trim().ok());
   machine.deallocate(machine.allocate(40 * kGranule, 1), 1);
@@ -155,7 +155,7 @@ TEST(Addresses, ThatTheDriverHasNoMoreOfAreNamed) {
   const Error error = machine.refused(60 * kGranule);
   EXPECT_EQ(error.code, ErrorCode::address_space);
   EXPECT_EQ(error.step, Step::reserve);
-  EXPECT_EQ(machine.stats().ooms, 0u);
+  EXPECT_EQ(machine.stats().num_ooms, 0u);
 }
 
 TEST(Addresses, StayBoundedUnderRequestsOfEverySize) {
@@ -190,7 +190,7 @@ TEST(Mappings, ThatTheDriverHasNoMoreOfAreTakenFromStaleOnes) {
     blocks.clear();
     EXPECT_LE(machine.stats().mappings, 120u);
   }
-  EXPECT_EQ(machine.stats().ooms, 0u);
+  EXPECT_EQ(machine.stats().num_ooms, 0u);
   EXPECT_GT(machine.stats().mappings_retired, 0u);
 }
 
@@ -226,7 +226,7 @@ TEST(Mappings, KeepToTheBoundOfTheOptions) {
     blocks.clear();
     EXPECT_LE(machine.stats().mappings, 1024u);
   }
-  EXPECT_EQ(machine.stats().ooms, 0u);
+  EXPECT_EQ(machine.stats().num_ooms, 0u);
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ TEST_F(LostDevice, IsToldToEveryRequestAndNeverCalledAgain) {
     EXPECT_EQ(allocator_->trim().error().code, ErrorCode::device_lost);
     EXPECT_TRUE(allocator_->try_deallocate(live).ok());
     EXPECT_EQ(allocator_->try_deallocate(live).error().code, ErrorCode::invalid_pointer);
-    EXPECT_EQ(allocator_->stats().allocations.current, 0u);
+    EXPECT_EQ(allocator_->stats().all.allocation.current, 0u);
     EXPECT_FALSE(allocator_->snapshot().devices.empty());
     allocator_->check();
     allocator_.reset();
@@ -70,7 +70,7 @@ TEST_F(LostDevice, FoundByAnEventNeverHandsOutWhatItStoodFor) {
     const std::uint64_t calls = fault_.calls();
     model_.streams().advance_all();
     EXPECT_EQ(refused(8 * kGranule), ErrorCode::device_lost);
-    EXPECT_EQ(allocator_->stats().active_bytes.current, 8 * kGranule);
+    EXPECT_EQ(allocator_->stats().all.active_bytes.current, 8 * kGranule);
     allocator_->check();
     allocator_.reset();
     EXPECT_EQ(fault_.calls(), calls);
@@ -87,7 +87,7 @@ TEST_F(LostDevice, TakesFreesOnEveryStream) {
     EXPECT_TRUE(allocator_->try_deallocate(blocks[i], stream_handle(i % 3)).ok());
     allocator_->check();
   }
-  EXPECT_EQ(allocator_->stats().allocations.current, 0u);
+  EXPECT_EQ(allocator_->stats().all.allocation.current, 0u);
 }
 
 TEST_F(LostDevice, LeavesTheOtherDevicesToWorkOn) {
@@ -99,7 +99,7 @@ TEST_F(LostDevice, LeavesTheOtherDevicesToWorkOn) {
   void* more = allocator_->allocate(9 * kGranule, 1);
   for (void* pointer : {first, second, more}) EXPECT_TRUE(allocator_->try_deallocate(pointer).ok());
   EXPECT_EQ(allocator_->trim().error().code, ErrorCode::device_lost);
-  EXPECT_EQ(allocator_->stats(1).reserved_bytes, 0u) << "the other was trimmed";
+  EXPECT_EQ(allocator_->stats(1).all.reserved_bytes.current, 0u) << "the other was trimmed";
 }
 
 }  // namespace

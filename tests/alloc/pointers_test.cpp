@@ -21,8 +21,8 @@ Books books(Machine& machine) {
   const DeviceStats stats = machine.stats();
   std::size_t segments = 0;
   for (const DeviceSnapshot& device : machine.allocator().snapshot().devices) segments += device.segments.size();
-  return {stats.allocations.current, stats.allocated_bytes.current, stats.reserved_bytes, machine.calls().total(),
-          segments};
+  return {stats.all.allocation.current, stats.all.allocated_bytes.current, stats.all.reserved_bytes.current,
+          machine.calls().total(), segments};
 }
 
 void expect_refused(Machine& machine, void* pointer, std::uint64_t stream = 0) {

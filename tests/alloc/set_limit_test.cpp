@@ -68,7 +68,7 @@ TEST(SetLimit, RaisedLetsTheRefusedRequestSucceed) {
   EXPECT_EQ(machine.refused(5 * kGranule).code, ErrorCode::out_of_memory);
   ASSERT_TRUE(machine.allocator().set_limit(13 * kGranule).ok());
   void* block = machine.allocate(5 * kGranule);
-  EXPECT_EQ(machine.stats().reserved_bytes, 13 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 13 * kGranule);
   machine.deallocate(live);
   machine.deallocate(block);
 }
@@ -78,16 +78,16 @@ TEST(SetLimit, LoweredBelowWhatIsHeldStopsGrowthAlone) {
   std::vector<void*> blocks;
   for (int i = 0; i < 6; ++i) blocks.push_back(machine.allocate(10 * kGranule));
   ASSERT_TRUE(machine.allocator().set_limit(20 * kGranule).ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 60 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 60 * kGranule);
   EXPECT_EQ(machine.refused(kGranule).code, ErrorCode::out_of_memory);
   machine.deallocate(blocks[0]);
   machine.deallocate(blocks[2]);
   void* stitched = machine.allocate(20 * kGranule);  // of cached memory: nothing new
-  EXPECT_EQ(machine.stats().reserved_bytes, 60 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 60 * kGranule);
   for (const int i : {1, 3, 4, 5}) machine.deallocate(blocks[static_cast<std::size_t>(i)]);
   EXPECT_EQ(machine.refused(50 * kGranule).code, ErrorCode::out_of_memory);
   ASSERT_TRUE(machine.allocator().trim(machine.allocator().limit().value()).ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 20 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 20 * kGranule);
   machine.deallocate(stitched);
   machine.deallocate(machine.allocate(20 * kGranule));
 }
@@ -105,7 +105,7 @@ TEST(SetLimit, MayChangeWhileOthersAllocate) {
   for (std::uint64_t i = 0; i < 300; ++i) {
     const Result<void*> pointer = machine.allocator().try_allocate((1 + i * 7 % 60) * kGranule);
     if (pointer) machine.deallocate(*pointer);
-    EXPECT_LE(machine.stats().reserved_bytes, 100 * kGranule);
+    EXPECT_LE(machine.stats().all.reserved_bytes.current, 100 * kGranule);
   }
   stop = true;
   changer.join();

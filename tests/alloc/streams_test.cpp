@@ -28,7 +28,7 @@ class Streams : public testing::Test {
   }
   std::uint64_t pending_bytes() const {
     const DeviceStats stats = machine_.stats();
-    return stats.active_bytes.current - stats.allocated_bytes.current;
+    return stats.all.active_bytes.current - stats.all.allocated_bytes.current;
   }
 
   Machine machine_;
@@ -54,7 +54,7 @@ TEST_F(Streams, DoNotGetEachOthersMemoryBeforeItsFence) {
   use(pointer, 10 * kGranule, 1);
   machine_.deallocate(pointer, 1);
   void* other = machine_.allocate(10 * kGranule, 2);
-  EXPECT_EQ(machine_.stats().reserved_bytes, 20 * kGranule);
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 20 * kGranule);
   EXPECT_EQ(machine_.calls().stream_wait, 0u);
   machine_.deallocate(other, 2);
 }
@@ -101,7 +101,7 @@ TEST_F(ScarceStreams, PassMemoryOnAndBack) {
   EXPECT_GT(machine_.streams().pending({0, 8}), 0u);  // behind seven others
   for (std::uint64_t stream = 1; stream < 9; ++stream) machine_.streams().advance_all({0, stream});
   EXPECT_EQ(machine_.streams().pending({0, 8}), 0u);
-  EXPECT_LE(machine_.stats().reserved_bytes, 40 * kGranule);
+  EXPECT_LE(machine_.stats().all.reserved_bytes.current, 40 * kGranule);
 }
 
 TEST_F(Streams, KeepABlockUntilEveryRecordedStreamIsDone) {
@@ -156,7 +156,7 @@ TEST_F(Streams, OfAFreeCountAsUses) {
   machine_.streams().advance_all({0, 2});
   void* again = machine_.allocate(10 * kGranule, 1);
   EXPECT_EQ(again, pointer);  // the memory is its first stream's
-  EXPECT_EQ(machine_.stats().reserved_bytes, 10 * kGranule);
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 10 * kGranule);
   machine_.deallocate(again, 1);
 }
 
@@ -188,7 +188,7 @@ TEST_F(Streams, LeaveNothingBehindWhereASmallRunIsSharedByManyBlocks) {
   machine_.deallocate(machine_.allocate(1 << 20));
   EXPECT_EQ(pending_bytes(), 0u);
   ASSERT_TRUE(machine_.allocator().trim().ok());
-  EXPECT_EQ(machine_.stats().reserved_bytes, 0u);
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 0u);
 }
 
 TEST_F(Streams, OneThousandOfThemShareOneDevice) {
@@ -211,7 +211,7 @@ TEST_F(Streams, OneThousandOfThemShareOneDevice) {
   EXPECT_LE(machine.stats().events_pending, 4000u);
   machine.streams().advance_all();
   void* pointer = machine.allocate(3000 * kGranule, 1);
-  EXPECT_LE(machine.stats().reserved_bytes, 4096 * kGranule);
+  EXPECT_LE(machine.stats().all.reserved_bytes.current, 4096 * kGranule);
   EXPECT_EQ(machine.streams().synchronizations(), 0u);
   machine.deallocate(pointer, 1);
 }

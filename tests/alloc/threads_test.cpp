@@ -120,13 +120,13 @@ void expect_sane_after_hammering(std::uint64_t granules) {
   EXPECT_EQ(tally.errors, 0u);
   EXPECT_EQ(tally.allocated, tally.freed);
   const DeviceStats stats = machine.stats();
-  EXPECT_EQ(stats.allocations.current, 0u);
-  EXPECT_EQ(stats.allocated_bytes.current, 0u);
-  EXPECT_EQ(stats.requested_bytes.current, 0u);
-  EXPECT_EQ(stats.allocations.allocated, tally.allocated);
-  EXPECT_EQ(stats.allocations.freed, tally.freed);
-  EXPECT_EQ(stats.ooms, tally.refused);
-  EXPECT_EQ(stats.reserved_bytes, machine.device().usage().physical_bytes);
+  EXPECT_EQ(stats.all.allocation.current, 0u);
+  EXPECT_EQ(stats.all.allocated_bytes.current, 0u);
+  EXPECT_EQ(stats.all.requested_bytes.current, 0u);
+  EXPECT_EQ(stats.all.allocation.allocated, tally.allocated);
+  EXPECT_EQ(stats.all.allocation.freed, tally.freed);
+  EXPECT_EQ(stats.num_ooms, tally.refused);
+  EXPECT_EQ(stats.all.reserved_bytes.current, machine.device().usage().physical_bytes);
   EXPECT_EQ(stats.mappings, machine.device().usage().mappings);
   ASSERT_TRUE(machine.allocator().trim().ok());
   EXPECT_EQ(machine.device().usage(), driver::Usage{});
@@ -157,7 +157,7 @@ TEST(Threads, FreeWhatOthersHaveAllocated) {
   });
   for (void* pointer : shared) machine.deallocate(pointer);
   EXPECT_EQ(refused, 0u);
-  EXPECT_EQ(machine.stats().allocations.current, 0u);
+  EXPECT_EQ(machine.stats().all.allocation.current, 0u);
 }
 
 // Two threads free the same pointer: one of them is told.

@@ -76,7 +76,7 @@ TEST(Trim, GivesBackTheLeastThatReachesItsTarget) {
       ASSERT_TRUE(machine.allocator().trim(keep).ok());
       machine.allocator().check();
       const std::uint64_t wanted = before.bytes - keep;
-      EXPECT_EQ(before.bytes - machine.stats().reserved_bytes, least_sum(before.cached, wanted, 4096));
+      EXPECT_EQ(before.bytes - machine.stats().all.reserved_bytes.current, least_sum(before.cached, wanted, 4096));
     }
     for (void* pointer : live) machine.deallocate(pointer);
   }
@@ -87,7 +87,7 @@ TEST(Trim, AboveWhatIsHeldGivesNothingBack) {
   Machine machine(small_model(100));
   machine.deallocate(machine.allocate(30 * kGranule));
   ASSERT_TRUE(machine.allocator().trim(30 * kGranule).ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 30 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 30 * kGranule);
   EXPECT_EQ(machine.calls().release, 0u);
 }
 
@@ -96,7 +96,7 @@ TEST(Trim, LeavesLiveMemoryAlone) {
   void* live = machine.allocate(30 * kGranule);
   machine.deallocate(machine.allocate(20 * kGranule));
   ASSERT_TRUE(machine.allocator().trim(10 * kGranule).ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 30 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 30 * kGranule);
   EXPECT_TRUE(machine.device().launch({0, 0}, {{address_of(live), 30 * kGranule, true}}).ok());
   machine.deallocate(live);
 }
@@ -108,7 +108,7 @@ TEST(Trim, WaitsForWorkOnWhatItGivesBack) {
   ASSERT_TRUE(machine.device().launch({0, 1}, {{address_of(block), 30 * kGranule, true}}).ok());
   machine.deallocate(block, 1);
   ASSERT_TRUE(machine.allocator().trim(12 * kGranule).ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 12 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 12 * kGranule);
   EXPECT_GE(machine.streams().synchronizations(), 1u);
 }
 
@@ -117,7 +117,7 @@ TEST(Trim, MendsALimitThatWasLowered) {
   machine.deallocate(machine.allocate(80 * kGranule));
   ASSERT_TRUE(machine.allocator().set_limit(50 * kGranule).ok());
   ASSERT_TRUE(machine.allocator().trim(50 * kGranule).ok());
-  EXPECT_EQ(machine.stats().reserved_bytes, 50 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 50 * kGranule);
   machine.deallocate(machine.allocate(50 * kGranule));
 }
 

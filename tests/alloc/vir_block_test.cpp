@@ -37,7 +37,7 @@ TEST(VirBlock, IsStitchedFromWhatIsFreeElsewhere) {
   blocks[0].reset();
   blocks[2].reset();
   const auto stitched = create_vir_block(20 * kGranule, here);
-  EXPECT_EQ(machine.stats().reserved_bytes, 40 * kGranule);
+  EXPECT_EQ(machine.stats().all.reserved_bytes.current, 40 * kGranule);
   EXPECT_GT(machine.stats().moved_bytes, 0u);
   EXPECT_EQ(stitched->phy_blocks().size(), 20u);
   std::uint64_t at = address_of(stitched->get_block());
@@ -56,7 +56,7 @@ TEST(VirBlock, IsReleasedOnce) {
   EXPECT_TRUE(block->phy_blocks().empty());
   EXPECT_EQ(block->size(), kGranule);
   EXPECT_TRUE(block->release().ok());
-  EXPECT_EQ(machine.stats().allocations.current, 0u);
+  EXPECT_EQ(machine.stats().all.allocation.current, 0u);
   EXPECT_EQ(machine.stats().invalid_frees, 0u);
 }
 

@@ -227,10 +227,11 @@ class Run {
   void compare() {
     allocator_->check();
     const DeviceStats stats = allocator_->stats();
-    if (stats.allocations.current != live_.size()) fail("the count of live blocks is wrong");
-    if (stats.allocated_bytes.current != reference_.live_bytes()) fail("the count of live bytes is wrong");
-    if (stats.requested_bytes.current != requested_) fail("the count of requested bytes is wrong");
-    if (!tainted() && stats.reserved_bytes != device_->usage().physical_bytes) fail("the memory held is counted wrong");
+    if (stats.all.allocation.current != live_.size()) fail("the count of live blocks is wrong");
+    if (stats.all.allocated_bytes.current != reference_.live_bytes()) fail("the count of live bytes is wrong");
+    if (stats.all.requested_bytes.current != requested_) fail("the count of requested bytes is wrong");
+    if (!tainted() && stats.all.reserved_bytes.current != device_->usage().physical_bytes)
+      fail("the memory held is counted wrong");
     if (!device_->streams().violations().empty()) fail("the streams report a violation");
   }
 
