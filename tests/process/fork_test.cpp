@@ -32,7 +32,7 @@ int call_all_in_child(Allocator& allocator, void* live) {
   allocator.deallocate(live, stream_handle(3));
   allocator.reset_peaks();
   allocator.check();
-  if (allocator.stats().allocations.current != 0 || allocator.stats().invalid_frees != 0) return 9;
+  if (allocator.stats().all.allocation.current != 0 || allocator.stats().invalid_frees != 0) return 9;
   if (!allocator.snapshot().devices.empty()) return 10;
   if (allocator.device_of(live) != -1 || allocator.size_of(live) != 0) return 11;
   if (!allocator.phy_blocks(live).empty()) return 12;
@@ -69,7 +69,7 @@ TEST(Fork, IsToldToTheChildByEveryCallAndTheParentDoesNotNotice) {
             }),
             0);
   allocator.check();
-  EXPECT_EQ(allocator.stats().allocations.current, 1u);
+  EXPECT_EQ(allocator.stats().all.allocation.current, 1u);
   EXPECT_EQ(allocator.stats().invalid_frees, 0u);
   EXPECT_EQ(allocator.allocate(9 << 20), cached);
   allocator.deallocate(cached);

@@ -71,7 +71,7 @@ void want_shut(Allocator& allocator, void* live) {
   WANT(shut_down(allocator.trim()));
   WANT(allocator.try_deallocate(nullptr).ok());
   allocator.deallocate(live);
-  WANT(allocator.stats().allocations.current == 1);  // what was done can still be told
+  WANT(allocator.stats().all.allocation.current == 1);  // what was done can still be told
   WANT(allocator.size_of(live) != 0);
   WANT(shut_down(Allocator::create()));
   referee.see();
