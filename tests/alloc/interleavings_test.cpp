@@ -30,6 +30,8 @@ Op work(std::uint32_t block) { return {Op::Kind::work, block, 0, 0}; }
 Op trim(std::uint64_t granules = 0) { return {Op::Kind::trim, 0, granules * kGranule, 0}; }
 Op advance(std::uint32_t stream, std::uint64_t count) { return {Op::Kind::advance, 0, count, stream}; }
 
+Op limit(std::uint64_t granules) { return {Op::Kind::limit, 0, granules * kGranule, 0}; }
+
 Options tight(bool stream_wait = true, double max_stale = 4) {
   Options options;
   options.slack = 0;
@@ -100,6 +102,12 @@ std::vector<Case> cases() {
                     {trim(), alloc(3, 20, 3), trim(2), free(3)}},
         .options = tight()},
        [](const Tally& tally) { return tally.released > 0 && tally.deferred > 0; }},
+      {{.name = "LimitChangedMeanwhile",
+        .threads = {{alloc(1, 30, 1), record(1, 2), free(1), alloc(11, 40, 1)},
+                    {alloc(2, 30, 2), free(2), alloc(12, 50, 2), free(12)},
+                    {limit(5), alloc(3, 20, 3), limit(7), free(3)}},
+        .options = tight()},
+       [](const Tally& tally) { return tally.released > 0 && tally.deferred > 0 && tally.host_waits > 0; }},
       {{.name = "LargeAndSmall",
         .threads = {{alloc(1, 170, 1), free(1), alloc(11, 30, 1), free(11)},
                     {alloc(2, 90, 2), free(2), alloc(12, 200, 2), free(12)},

@@ -76,6 +76,9 @@ class Stage {
       case Op::Kind::trim:
         if (!allocator_->trim(op.amount).ok()) fail("trim failed");
         return;
+      case Op::Kind::limit:
+        if (!allocator_->set_limit(op.amount).ok()) fail("the limit was refused");
+        return;
       case Op::Kind::fail:
       case Op::Kind::heal:
         return fail("there are no faults here");
@@ -91,6 +94,7 @@ class Stage {
   // Everything is freed and given back; then all of memory can be had in one piece, and the driver is empty.
   void finish() {
     while (!live_.empty()) release(live_.begin()->first, kOwnStream);
+    if (!allocator_->set_limit(0).ok()) fail("the limit was refused");
     allocator_->check();
     if (mix_.planted == Planted::none) {
       const Result<void*> all = allocator_->try_allocate(mix_.capacity_granules * kGranule, 0, handle_of(1));

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <random>
 
 namespace gmlake::test {
 namespace {
 
 const char* name_of(Op::Kind kind) {
-  constexpr std::array kNames = {"alloc", "free", "record", "work", "advance", "trim", "fail", "heal"};
+  constexpr std::array kNames = {"alloc", "free", "record", "work", "advance", "trim", "fail", "heal", "limit"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -57,6 +56,10 @@ Program generate_program(const Conditions& conditions, std::uint64_t seed, std::
       program.push_back({Op::Kind::advance, 0, 1 + random.below(8), stream()});
     } else if (dice < 45) {
       program.push_back({Op::Kind::trim, 0, random.below(2) * random.below(conditions.max_bytes), 0});
+    } else if (conditions.limits && dice < 47) {
+      const std::uint64_t capacity = conditions.capacity_granules * conditions.granularity;
+      const std::uint64_t bytes = random.chance(50) ? 0 : capacity / 4 + random.below(capacity);  // 0: none
+      program.push_back({Op::Kind::limit, 0, bytes, 0});
     } else if (conditions.faults && dice < 75) {
       program.push_back({Op::Kind::fail, 0, 1 + random.below(30), static_cast<std::uint32_t>(random.below(8))});
     } else if (conditions.faults && dice < 120) {
@@ -101,29 +104,80 @@ Program shrink(const Conditions& conditions, Program program) {
   return program;
 }
 
-std::string run_random_programs(const char* name, const Conditions& conditions, std::uint64_t first_seed,
-                                std::size_t operations, std::size_t length) {
-  Outcome sum;
-  std::uint64_t seed = first_seed;
-  for (; sum.operations < operations; ++seed) {
+Batch run_random_programs(const Conditions& conditions, std::uint64_t first_seed, std::uint64_t operations,
+                          std::size_t length) {
+  Batch batch;
+  for (std::uint64_t seed = first_seed; batch.sum.operations < operations; ++seed) {
     const Program program = generate_program(conditions, seed, length);
     const Outcome outcome = run_program_apart(conditions, program);
+    batch.last_seed = seed;
     if (!outcome.failure.empty()) {
       const Program least = shrink(conditions, program);
-      return std::string(name) + ", seed " + std::to_string(seed) + ": " + outcome.failure + "\nshrunk to " +
-             std::to_string(least.size()) + " operations: " + run_program_apart(conditions, least).failure + "\n" +
-             to_source(least);
+      batch.failure = "seed " + std::to_string(seed) + ": " + outcome.failure + "\nshrunk to " +
+                      std::to_string(least.size()) + " operations: " + run_program_apart(conditions, least).failure +
+                      "\n" + to_source(least);
+      return batch;
     }
-    sum.operations += outcome.operations;
-    sum.ooms += outcome.ooms;
-    sum.waits += outcome.waits;
-    sum.faults += outcome.faults;
+    batch.sum.operations += outcome.operations;
+    batch.sum.ooms += outcome.ooms;
+    batch.sum.waits += outcome.waits;
+    batch.sum.faults += outcome.faults;
+    batch.sum.released += outcome.released;
   }
-  std::printf("%s: %llu operations, seeds %llu to %llu, %llu out of memory, %llu waits, %llu faults\n", name,
-              static_cast<unsigned long long>(sum.operations), static_cast<unsigned long long>(first_seed),
-              static_cast<unsigned long long>(seed - 1), static_cast<unsigned long long>(sum.ooms),
-              static_cast<unsigned long long>(sum.waits), static_cast<unsigned long long>(sum.faults));
-  return {};
+  return batch;
+}
+
+const std::vector<NamedConditions>& named_conditions() {
+  constexpr std::uint64_t kKiB = 1 << 10;
+  constexpr std::uint64_t kMiB = 1 << 20;
+  static const std::vector<NamedConditions> all = [] {
+    std::vector<NamedConditions> list;
+    const auto add = [&list](const char* name, std::size_t length, std::uint64_t test_operations,
+                             std::uint64_t share) -> Conditions& {
+      list.push_back({name, {}, length, test_operations, share});
+      return list.back().conditions;
+    };
+    add("NearTheLimit", 2000, 400'000, 400);
+    add("FarFromTheLimit", 2000, 300'000, 210).capacity_granules = 16384;
+    {
+      Conditions& c = add("LargePhyBlocks", 2000, 100'000, 20);
+      c.granularity = 4 * kKiB;
+      c.capacity_granules = 8192;
+      c.options.slack = 0.05;
+    }
+    {
+      Conditions& c = add("ManyStreams", 2000, 100'000, 100);
+      c.streams = 32;
+      c.capacity_granules = 512;
+      c.options.max_stale = 0.1;
+    }
+    {
+      Conditions& c = add("NoStreamWaits", 2000, 50'000, 150);
+      c.options.stream_wait = false;
+      c.options.slack = 0;
+      c.options.max_stale = 0;
+    }
+    add("FailingCalls", 500, 100'000, 110).faults = true;
+    {
+      Conditions& c = add("FailingCallsLargePhyBlocks", 500, 50'000, 10);
+      c.granularity = 4 * kKiB;
+      c.capacity_granules = 8192;
+      c.faults = true;
+    }
+    {
+      Conditions& c = add("Host", 1000, 80'000, 800);
+      c.host = true;
+      c.capacity_granules = 512;
+      c.max_bytes = 16 * kMiB;
+    }
+    {
+      Conditions& c = add("HostFailingCalls", 500, 20'000, 200);
+      c.host = true;
+      c.faults = true;
+    }
+    return list;
+  }();
+  return all;
 }
 
 }  // namespace gmlake::test

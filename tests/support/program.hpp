@@ -13,10 +13,10 @@
 namespace gmlake::test {
 
 struct Op {
-  enum class Kind : std::uint8_t { alloc, free, record, work, advance, trim, fail, heal };
+  enum class Kind : std::uint8_t { alloc, free, record, work, advance, trim, fail, heal, limit };
   Kind kind = Kind::alloc;
   std::uint32_t block = 0;   // alloc, free, record, work
-  std::uint64_t amount = 0;  // alloc: bytes. advance: operations. trim: bytes to keep. fail: which call, from 1
+  std::uint64_t amount = 0;  // alloc, limit: bytes. advance: operations. trim: bytes to keep. fail: which call, from 1
   std::uint32_t stream = 0;  // alloc, free, record, advance. fail: the fault, as fault_of() reads it
 };
 
@@ -35,6 +35,7 @@ struct Conditions {
   std::uint64_t max_bytes = std::uint64_t{8} << 20;  // of one block; sizes are even over powers of two from 1 B
   std::uint32_t max_blocks = 64;                     // live at a time
   bool faults = false;                               // fail and heal operations too
+  bool limits = true;                                // and changes of the limit
 };
 
 Program generate_program(const Conditions& conditions, std::uint64_t seed, std::size_t operations);
@@ -57,9 +58,24 @@ Outcome run_program_apart(const Conditions& conditions, const Program& program);
 // Drops operations for as long as the program still fails.
 Program shrink(const Conditions& conditions, Program program);
 
-// Runs programs of `length` operations from seeds first_seed, +1, ... until `operations` have run. The first that fails
-// is shrunk, and what comes back is the report with its source; empty: none failed. Prints what was run.
-std::string run_random_programs(const char* name, const Conditions& conditions, std::uint64_t first_seed,
-                                std::size_t operations, std::size_t length);
+// Programs of `length` operations from seeds first_seed, +1, ... until `operations` have run.
+struct Batch {
+  Outcome sum;  // of all of them
+  std::uint64_t last_seed = 0;
+  std::string failure;  // of the first that failed: the report, and what it was shrunk to as source. Empty: none did
+};
+Batch run_random_programs(const Conditions& conditions, std::uint64_t first_seed, std::uint64_t operations,
+                          std::size_t length);
+
+// The conditions under which random programs are run, in the tests for a while and in the long run until their share of
+// it is done.
+struct NamedConditions {
+  const char* name;
+  Conditions conditions;
+  std::size_t length = 2000;          // of a program
+  std::uint64_t test_operations = 0;  // in the tests
+  std::uint64_t share = 0;            // of the long run on its backend, in thousandths
+};
+const std::vector<NamedConditions>& named_conditions();
 
 }  // namespace gmlake::test

@@ -40,7 +40,8 @@ class Run {
         device_(make_device(conditions)),
         reference_(*device_),
         races_(reference_),
-        fault_(races_) {
+        fault_(races_),
+        limit_(conditions.options.limit_bytes) {
     for (std::uint32_t stream = 1; stream < conditions.streams; stream += 2) device_->streams().hold({0, stream});
     restart();
   }
@@ -88,8 +89,7 @@ class Run {
 
   std::uint64_t limit() const {
     const std::uint64_t capacity = conditions_.capacity_granules * conditions_.granularity;
-    const std::uint64_t limit = conditions_.options.limit_bytes;
-    return limit == 0 ? capacity : std::min(capacity, limit);
+    return limit_ == 0 ? capacity : std::min(capacity, limit_);
   }
 
   // A kernel of the block's owner: it sees what was written before, on the host.
@@ -124,7 +124,7 @@ class Run {
     const std::uint64_t held = device_->usage().physical_bytes;
     const Result<void*> pointer = allocator_->try_allocate(op.amount, 0, handle_of(op.stream));
     if (!tainted() && device_->streams().synchronizations() != waits) {  // there has to be a reason to wait
-      const std::uint64_t room = limit() - held;
+      const std::uint64_t room = limit() - std::min(limit(), held);
       if (op.amount + conditions_.options.max_phy_block_bytes <= room) fail("waited with memory left to create");
     }
     if (!pointer) return refused(op, pointer.error());
@@ -186,6 +186,13 @@ class Run {
     if (!status.ok()) fail("record_stream was refused: " + describe(status.error()));
   }
 
+  // One below what is held takes nothing away, and lets nothing be added.
+  void set_limit(std::uint64_t bytes) {
+    const Status set = allocator_->set_limit(bytes);
+    if (set.ok()) limit_ = bytes;
+    if (!set.ok() && !tainted()) fail("the limit was refused: " + describe(set.error()));
+  }
+
   void step(const Op& op) {
     switch (op.kind) {
       case Op::Kind::alloc:
@@ -217,10 +224,15 @@ class Run {
         (void)tainted();
         fault_.arm({.nth = ~std::uint64_t{0}});
         break;
+      case Op::Kind::limit:
+        set_limit(op.amount);
+        break;
     }
     if (!reference_.broken().empty()) fail(reference_.broken());
     if (races_.race_count() != 0) fail("a race: " + describe(races_.races().front()));
-    if (device_->usage().physical_bytes > limit()) fail("more memory is held than the limit allows");
+    const std::uint64_t held = device_->usage().physical_bytes;
+    allowed_ = std::max(limit(), std::min(allowed_, held));
+    if (held > allowed_) fail("more memory is held than the limit allows");
   }
 
   // The books against the reference's, and against themselves.
@@ -237,6 +249,7 @@ class Run {
 
   void finish() {
     fault_.heal();
+    set_limit(0);
     while (!live_.empty() && outcome_.failure.empty()) {
       step({Op::Kind::free, live_.begin()->first, 0, ~0u});
     }
@@ -267,6 +280,8 @@ class Run {
   std::map<std::uint32_t, Block> live_;
   std::map<std::uint32_t, std::uint64_t> sizes_;
   std::uint64_t requested_ = 0;
+  std::uint64_t limit_ = 0;
+  std::uint64_t allowed_ = 0;  // to be held: the limit, or what was held when it was lowered
   bool tainted_ = false;
 };
 

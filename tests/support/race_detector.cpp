@@ -120,7 +120,7 @@ void RaceDetector::touch(const Clock& clock, Mapping& mapping, std::uint64_t beg
     }
   };
   keep_last(mapping.last, mark);
-  auto& cells = memories_[bits(mapping.handle)].cells;
+  auto& cells = mapping.memory->cells;
   cut(cells, begin);
   cut(cells, end);
   const auto from = [&](std::uint64_t offset) {  // the part of it that begins there
@@ -170,8 +170,9 @@ void RaceDetector::check(const Clock& clock, Handle handle, std::uint64_t begin,
 Status RaceDetector::map(Address address, std::uint64_t bytes, Handle handle) {
   Status mapped = inner().map(address, bytes, handle);
   if (!mapped.ok()) return mapped;
-  mappings_[address] = {bytes, handle, {}};
-  ++memories_[bits(handle)].mappings;
+  Memory* memory = &memories_[bits(handle)];
+  ++memory->mappings;
+  mappings_[address] = {bytes, handle, memory, {}};
   return mapped;
 }
 
@@ -187,7 +188,7 @@ Status RaceDetector::unmap(Address address, std::uint64_t bytes) {
   Status unmapped = inner().unmap(address, bytes);
   if (!unmapped.ok()) return unmapped;
   for (auto mapping = first; mapping != last; ++mapping) {
-    --memories_[bits(mapping->second.handle)].mappings;
+    --mapping->second.memory->mappings;
     drop_if_gone(mapping->second.handle);
   }
   mappings_.erase(first, last);

@@ -87,7 +87,8 @@ class RaceDetector final : public ForwardingDriver {
   struct Mapping {
     std::uint64_t bytes = 0;
     Handle handle = Handle::none;
-    std::vector<Mark> last;  // through it, of each stream
+    Memory* memory = nullptr;  // its own: nodes of the table stay where they are
+    std::vector<Mark> last;    // through it, of each stream
   };
 
   std::uint32_t index_of(Stream stream);
