@@ -1,0 +1,160 @@
+"""Named mutants: small edits of the sources, each a bug that somebody might write, and the test that has to fail then.
+
+tools/mutants.py applies them one at a time in a copy of the tree. An edit names text that occurs once in its file: where
+the sources move on, the mutant moves with them, and `tools/mutants.py --check` (a test) says which.
+"""
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    name: str  # what goes wrong
+    file: str
+    edits: list  # of (old text, new text)
+    program: str  # of the test that has to fail
+    filter: str  # and which tests of it; the first that fails ends the run
+
+
+def mutant(name, file, old, new, program, which="*"):
+    return Mutant(name, file, [(old, new)], program, which)
+
+
+INTERLEAVINGS = "alloc_interleavings_test"
+FAULTS = "alloc_fault_sweep_test"
+NEW = "alloc_failing_new_test"
+RANDOM = "alloc_random_test"
+
+FENCES = "src/memory/fences.cpp"
+TABLE = "src/memory/mapping_table.cpp"
+PHY_POOL = "src/memory/phy_pool.cpp"
+STITCHER = "src/stitch/stitcher.cpp"
+PLAN = "src/stitch/plan.cpp"
+POOL = "src/stitch/pool.cpp"
+DEVICE = "src/alloc/device_allocator.cpp"
+STITCH = "src/alloc/device_stitch.cpp"
+LADDER = "src/alloc/device_ladder.cpp"
+TRIM = "src/alloc/device_trim.cpp"
+BOOKS = "src/driver/books.cpp"
+STREAMS = "src/driver/stream_simulator.cpp"
+
+MUTANTS = [
+    # Order between streams.
+    mutant("a wait for a fence does not wait", FENCES,
+           "    if (Status waited = driver_.event_synchronize(oldest.event); !waited) return waited;\n", "",
+           INTERLEAVINGS, "*Mixes*WithoutStreamWaits"),
+    mutant("a fence passes one tick early", FENCES,
+           "return clocks_[fence.stream].passed_tick >= fence.tick;",
+           "return clocks_[fence.stream].passed_tick + 1 >= fence.tick;", INTERLEAVINGS, "*Mixes*"),
+    mutant("one event that passed stands for all that follow it", FENCES,
+           "clock.passed_tick = clock.marks.front().tick;", "clock.passed_tick = clock.marks.back().tick;",
+           "memory_test", "Fences*"),
+    mutant("a stream waits for the oldest event, not for the one that counts", FENCES,
+           "return driver_.stream_wait(clocks_[waiter].stream, mark.event);",
+           "return driver_.stream_wait(clocks_[waiter].stream, clock.marks.front().event);", "memory_test", "Fences*"),
+    mutant("an event that is pending stands for later ticks too", FENCES,
+           "(!clock.marks.empty() && clock.marks.back().tick >= tick)", "!clock.marks.empty()", "memory_test", "Fences*"),
+    mutant("a stitch across streams makes no stream wait", STITCHER,
+           "    if (Status waits = make_waits(plan); !waits.ok()) return waits;\n", "    (void)plan;\n",
+           INTERLEAVINGS, "*Mixes*TakingTurns"),
+    mutant("of several frees of a stream the first is waited for", STITCHER,
+           "same->tick = std::max(same->tick, taken.fence.tick);", "same->tick = std::min(same->tick, taken.fence.tick);",
+           "stitch_test", "*Stitch*"),
+    mutant("what leaves its home forgets since when", STITCHER,
+           "const memory::Fence fence{pool->stream(), donor.run->tick_or_requested};",
+           "const memory::Fence fence{pool->stream(), 0};", INTERLEAVINGS, "*Mixes*TakingTurns"),
+    mutant("a stale mapping keeps the fence of an earlier time", TABLE,
+           "  home->fence = fence;\n", "  (void)fence;\n", "memory_test", "*Retire*:*MappingTable*"),
+    mutant("stale mappings are unmapped before their fence", TABLE,
+           "over > 0 && fences.passed(next->fence) &&", "over > 0 &&", INTERLEAVINGS, "*Mixes*MappingsRetiredAtOnce"),
+    mutant("memory of other streams is taken before its fence", PLAN,
+           "!fences_.passed({pool->stream(), run->tick_or_requested})", "false", INTERLEAVINGS, "*Mixes*TakingTurns"),
+    Mutant("a stale mapping in the way is unmapped before its fence", PLAN,
+           [("        if (!fences_.passed(mapping->fence)) return;\n", ""),
+            ("        if (!fences_.passed(mapping->fence)) return std::nullopt;\n", "")], "stitch_test", "Plan*"),
+    mutant("a run merged from the left forgets its neighbour's last free", POOL,
+           "block->tick_or_requested = std::max(block->tick_or_requested, next->tick_or_requested);", ";", "stitch_test",
+           "Pool*"),
+    mutant("a run merged from the right forgets its neighbour's last free", POOL,
+           "prev->tick_or_requested = std::max(prev->tick_or_requested, block->tick_or_requested);", ";", "stitch_test",
+           "Pool*"),
+    mutant("a published run begins as if it had never been used", POOL,
+           "block->tick_or_requested = home ? tick : 0;", "block->tick_or_requested = 0;", INTERLEAVINGS, "*Mixes*"),
+    mutant("record_stream is forgotten at the free", DEVICE,
+           "const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;",
+           "const bool at_once = block->pool->stream() == freed_on.index;", INTERLEAVINGS, "*Mixes*RecordedUses"),
+    mutant("the stream that a block was freed on is forgotten", DEVICE,
+           "if (block.pool->stream() != freed_on && ", "if (false && ", INTERLEAVINGS, "*Mixes*FreedOnOtherStreams"),
+    mutant("a deferred block comes back without its own stream's tick", LADDER,
+           "pool->give_back(passed->block, passed->tick);", "pool->give_back(passed->block, 0);", INTERLEAVINGS,
+           "*Mixes*"),
+    mutant("deferred blocks come back when the first of their streams is done", LADDER,
+           "return std::any_of(deferred.fences.begin(), deferred.fences.end(),",
+           "return std::all_of(deferred.fences.begin(), deferred.fences.end(),", INTERLEAVINGS,
+           "*Mixes*UsedByEveryStream"),
+    mutant("a free does not advance its stream's clock", DEVICE, "++freed_on.tick);", "freed_on.tick);", INTERLEAVINGS,
+           "*Mixes*"),
+    mutant("memory behind a stream-wait counts as of before it", STITCH,
+           "    if (stream_wait) ++request.stream.tick;\n", "", INTERLEAVINGS, "*Mixes*"),
+    mutant("cached memory is released before its fence", TRIM, "    if (passed) found.push_back(", "    found.push_back(",
+           FAULTS, "*Model*EveryFailure*"),
+
+    # Undoing what failed.
+    mutant("mappings of a failed stitch stay", STITCHER,
+           "  for (Mapping* mapping : placed_) (void)mappings_.unmap({&mapping, 1}).ok();\n", "", "stitch_test",
+           "*Fault*:*Fail*:*Stitch*"),
+    mutant("the record of a mapping that failed is lost", TABLE, "    mappings_.put(mapping);\n    return mapped.error();",
+           "    return mapped.error();", "memory_test", "*Mapping*"),
+    mutant("the record of a PhyBlock that failed is lost", PHY_POOL, "    blocks_.put(block);\n    return handle.error();",
+           "    return handle.error();", "memory_test", "*PhyPool*"),
+    mutant("what the driver would not unmap is used again", TABLE, "      mapping->quarantined = true;\n", "", "memory_test"),
+    mutant("a quarantined mapping is planned over", PLAN, "if (mapping->quarantined || mapping->slot < slot) return;",
+           "if (mapping->slot < slot) return;", "stitch_test", "Plan*"),
+    mutant("what the driver would not release is not tried again at the end", TABLE, "  pool_.release_lost();\n", "",
+           "memory_test", "*ShutDown*"),
+    mutant("addresses stay reserved where their books find no host memory", STITCH,
+           "    (void)mappings_.address_free(*segment).ok();\n    throw;", "    throw;", NEW, "*Model*"),
+    mutant("books of a stream that failed by half shift those after it", DEVICE, "  while (streams_.size() <= index) {",
+           "  if (streams_.size() == index) {", NEW, "*Model*CrossStream"),
+    mutant("a stitch sets nothing aside for its end", POOL, "  blocks_.reserve(kept + now);\n", "", "stitch_test"),
+
+    # Counts.
+    mutant("retired mappings stay in the segment's count", TABLE, "  segment->mapped_slots -= block->granules;\n", "",
+           "memory_test", "*Mapping*"),
+    mutant("a home that is settled stays in the stale count", TABLE,
+           "  add(stale_granules_, -std::uint64_t{block->granules});\n  block->home = mapping;", "  block->home = mapping;",
+           "memory_test"),
+    mutant("refused addresses are not counted as quarantined", TABLE,
+           "    add(quarantined_bytes_, segment->bytes());\n    lost_segments_", "    lost_segments_", "memory_test"),
+    mutant("created memory is not counted as held", PHY_POOL,
+           "  add(held_, bytes_of(block));\n  add(spare_bytes_, bytes_of(block));",
+           "  add(spare_bytes_, bytes_of(block));", "memory_test", "*PhyPool*"),
+    mutant("lost memory is not counted", PHY_POOL, "    add(lost_bytes_, bytes_of(block));\n    return released;",
+           "    return released;", "memory_test", "*PhyPool*"),
+    mutant("the peak of held memory does not rise", PHY_POOL, "if (held_bytes() > peak_held_bytes())", "if (false)",
+           "memory_test", "*PhyPool*"),
+    mutant("a live block is not counted in its pool", POOL, "  ++live_blocks_;\n", "", "stitch_test", "Pool*"),
+    mutant("a block freed with uses leaves its list of them behind", DEVICE, "      uses_.erase(block);\n", "",
+           INTERLEAVINGS, "*Mixes*RecordedUses"),
+
+    # Policy and bounds.
+    mutant("a plan may create past the limit", PLAN, "return plan.created_granules <= request.headroom_granules;",
+           "return true;", "alloc_test", "*Limit*"),
+    mutant("a PhyBlock is revived from the window that it is wanted in", PLAN,
+           "return run->end() <= begin || run->address >= end;", "return true;", "stitch_test", "*"),
+    mutant("access is granted to the first granule alone", STITCHER,
+           "mappings_.set_access(plan.segment, begin, end - begin)", "mappings_.set_access(plan.segment, begin, 1)",
+           "stitch_test", "*Stitch*"),
+
+    # The strict backends.
+    mutant("the books take a mapping over another", BOOKS,
+           "  if (!table_.empty(address >> shift_, bytes >> shift_)) return invalid(Step::map, address);\n", "",
+           "driver_test", "*Conformance*"),
+    mutant("the books unmap a part of a mapping", BOOKS, " || mapping.bytes > end - next) return invalid(step, next);",
+           ") return invalid(step, next);", "driver_test", "*Conformance*"),
+    mutant("a new mapping has access at once", BOOKS, "mappings_[slot] = {address, bytes, 0, index};",
+           "mappings_[slot] = {address, bytes, 1, index};", "driver_test", "*Conformance*"),
+    mutant("memory goes with its handle, whatever is mapped", BOOKS, "if (memory.held || memory.mappings != 0) return;",
+           "if (memory.held) return;", "driver_test", "*Conformance*"),
+    mutant("memory that pending work touches is unmapped", STREAMS,
+           "        return invalid(Step::unmap, address);\n", "        return {};\n", "driver_test"),
+    mutant("a simulated stream does not wait", STREAMS, "  wait.until = state->point;\n", "", "driver_test", "*Stream*:*Event*"),
+]
