@@ -19,6 +19,7 @@ parts that the log of the same commit has are not run again. Programs are copied
 import argparse
 import concurrent.futures
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -54,9 +55,9 @@ def run_gtest(options, what):
     begin = time.monotonic()
     report = options.copies / f"{what}.json"
     subprocess.run([options.copies / program, f"--gtest_filter={which}", f"--gtest_output=json:{report}"],
-                   stdout=subprocess.DEVNULL, check=False)
+                   stdout=subprocess.DEVNULL, check=False, env={**os.environ, "GMLAKE_TEST_FULL": "1"})
     if not report.exists():  # it did not come to its end
-        return write(options, what, f"{program} --gtest_filter={which}", begin, {}, 1, False)
+        return write(options, what, f"GMLAKE_TEST_FULL=1 {program} --gtest_filter={which}", begin, {}, 1, False)
     tests = [test for suite in json.loads(report.read_text())["testsuites"] for test in suite["testsuite"]]
     counts = {"tests": len(tests)}
     for test in tests:
@@ -65,7 +66,7 @@ def run_gtest(options, what):
                 counts[key] = counts.get(key, 0) + int(test[key])
     failed = sum("failures" in test for test in tests)
     found = {"failures": failed, "passes": len(tests) - failed, "races": counts.get("races", 0)}[finds]
-    return write(options, what, f"{program} --gtest_filter={which}", begin, counts, found, failed == 0 and len(tests) > 0)
+    return write(options, what, f"GMLAKE_TEST_FULL=1 {program} --gtest_filter={which}", begin, counts, found, failed == 0 and len(tests) > 0)
 
 
 def parts(options, backend, operations):

@@ -5,13 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "driver/host.hpp"
 #include "fault_scenarios.hpp"
+#include "support/full_run.hpp"
 #include "support/machine.hpp"
 
 namespace gmlake::test {
@@ -23,9 +23,6 @@ constexpr bool kEveryKind = false;
 #else
 constexpr bool kEveryKind = true;
 #endif
-
-// All pairs of all scenarios, 700,000 of them: minutes.
-bool all_pairs() { return std::getenv("GMLAKE_TEST_ALL_PAIRS") != nullptr; }
 
 constexpr ErrorCode kCodes[] = {ErrorCode::out_of_memory, ErrorCode::invalid_value, ErrorCode::unknown};
 
@@ -123,15 +120,15 @@ class FaultSweep : public testing::TestWithParam<Scenario> {
     report("fault points", calls, points);
   }
 
-  // Two calls fail in one run. The first changes what comes after it, so the calls from which the second is chosen are
-  // counted anew for each first: those that follow at once, where it is being undone and tried again, and some of the
-  // others. Kinds are mixed by number.
+  // Two calls fail in one run: in a full run all pairs on the model, 700,000 of them. The first changes what comes
+  // after it, so the calls from which the second is chosen are counted anew for each first: those that follow at once,
+  // where it is being undone and tried again, and some of the others. Kinds are mixed by number.
   static void sweep_pairs(Backend backend) {
     const std::uint64_t calls = count_calls(backend);
     ASSERT_GT(calls, 0u);
-    const std::uint64_t every = backend == Backend::model ? (kEveryKind ? 1 : 17) : (kEveryKind ? 3 : 41);
-    const std::uint64_t close = backend == Backend::model ? (calls <= 100 || all_pairs() ? UINT64_MAX : 24) : 2;
-    const std::uint64_t others = backend == Backend::model ? 8 : 1;
+    const std::uint64_t every = backend == Backend::model ? (kEveryKind ? 1 : 17) : (kEveryKind ? 5 : 41);
+    const std::uint64_t close = backend == Backend::model ? (calls <= 100 || full_run() ? UINT64_MAX : 8) : 2;
+    const std::uint64_t others = backend == Backend::model ? 4 : 1;
     std::uint64_t points = 0;
     std::uint64_t random = 1;
     for (std::uint64_t first = 1; first <= calls && !HasFailure(); first += every) {

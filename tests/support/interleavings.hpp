@@ -1,6 +1,7 @@
-// Every interleaving of a few short threads of operations, each run on an allocator and a host driver of its own: real
-// aliases, real contents, the race detector in between. All streams are on hold; at every choice one of them advances
-// by a few of its operations, by hand, in a way that differs from interleaving to interleaving.
+// Every interleaving of a few short threads of operations, each run on an allocator and a driver of its own: the
+// host's, with real aliases and contents, or the model's, which is ten times as fast; the race detector in between. All
+// streams are on hold; at every choice one of them advances by a few of its operations, by hand, in a way that differs
+// from interleaving to interleaving.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,7 @@ struct Mix {
   std::uint64_t capacity_granules = 8;  // of 64 KiB
   Options options = {};
   Planted planted = Planted::none;
+  bool host = true;
 };
 
 // What a number of interleavings did.
@@ -55,8 +57,8 @@ struct Tally {
 // Runs the threads' operations in this order: the number of the thread for each. `salt` picks how streams advance.
 void run_interleaving(const Mix& mix, const std::vector<std::uint8_t>& order, std::uint64_t salt, Tally& tally);
 
-// All of them: 34,650 for 3 threads of 4 operations.
-Tally run_all_interleavings(const Mix& mix);
+// All of them, 34,650 for 3 threads of 4 operations; or every n-th.
+Tally run_all_interleavings(const Mix& mix, std::uint64_t every = 1);
 // `count` orders drawn from a seed, for threads of which there are too many.
 Tally run_some_interleavings(const Mix& mix, std::uint64_t seed, std::uint64_t count);
 
