@@ -8,6 +8,7 @@
 
 #include "alloc/default_driver.hpp"
 #include "alloc/device_allocator.hpp"
+#include "alloc/hot_path.hpp"
 #include "base/check.hpp"
 #include "base/mutex.hpp"
 #include "base/process.hpp"
@@ -20,6 +21,7 @@ using alloc::DeviceAllocator;
 namespace {
 
 std::uint64_t bits(const void* pointer) { return std::bit_cast<std::uintptr_t>(pointer); }
+void* to_pointer(driver::Address address) { return std::bit_cast<void*>(static_cast<std::uintptr_t>(address)); }
 
 // Runs what only running out of host memory can make throw.
 template <class Call>
@@ -68,8 +70,33 @@ struct Allocator::State {
     return (*fresh).release();
   }
 
+  // The device's allocator where it was used before; null otherwise, and for a number that is none.
+  DeviceAllocator* made(int number) const noexcept {
+    const auto index = static_cast<std::size_t>(number);
+    return index < devices.size() ? devices[index].load(std::memory_order_acquire) : nullptr;
+  }
+
+  // The hot path of allocate(): null where it takes more than a cached run, or is an error.
+  [[gnu::always_inline]] void* allocate_cached(std::size_t bytes, int device, std::uint64_t stream) noexcept {
+    if constexpr (GMLAKE_CHECK_LEVEL >= 2) return nullptr;  // the other way audits
+    DeviceAllocator* allocator = origin.intact() ? made(device) : nullptr;
+    return allocator == nullptr ? nullptr : to_pointer(allocator->allocate_cached(bytes, stream));
+  }
+
+  // The hot path of deallocate(): false where nothing was done.
+  [[gnu::always_inline]] bool deallocate_at_once(const void* pointer, std::optional<std::uint64_t> stream) noexcept {
+    if (GMLAKE_CHECK_LEVEL >= 2 || !origin.intact()) return false;  // the other way audits, and says why
+    for (const auto& slot : devices) {
+      DeviceAllocator* made = slot.load(std::memory_order_acquire);
+      if (made != nullptr && made->may_hold(bits(pointer)) && made->deallocate_at_once(bits(pointer), stream)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
   Status deallocate(const void* pointer, std::optional<std::uint64_t> stream) noexcept {
-    if (pointer == nullptr) return {};
+    if (pointer == nullptr || deallocate_at_once(pointer, stream)) return {};
     if (!origin.intact()) [[unlikely]]
       return late(Step::deallocate, bits(pointer));
     return guarded(Step::deallocate, bits(pointer), [&]() -> Status {
@@ -158,6 +185,7 @@ Result<std::unique_ptr<Allocator>> Allocator::create(driver::Driver& driver, con
 }
 
 Result<void*> Allocator::try_allocate(std::size_t bytes, int device, StreamHandle stream) noexcept {
+  if (void* cached = state_->allocate_cached(bytes, device, bits(stream))) return cached;
   return guarded(Step::allocate, bytes, [&]() -> Result<void*> {
     const Result<DeviceAllocator*> allocator = state_->device(device);
     if (!allocator) return allocator.error();
@@ -165,11 +193,12 @@ Result<void*> Allocator::try_allocate(std::size_t bytes, int device, StreamHandl
     const Result<driver::Address> address = (*allocator)->allocate(bytes, bits(stream));
     state_->audit();
     if (!address) return address.error();
-    return std::bit_cast<void*>(static_cast<std::uintptr_t>(*address));
+    return to_pointer(*address);
   });
 }
 
 void* Allocator::allocate(std::size_t bytes, int device, StreamHandle stream) {
+  if (void* cached = state_->allocate_cached(bytes, device, bits(stream))) return cached;
   const Result<void*> pointer = try_allocate(bytes, device, stream);
   if (pointer) return *pointer;
   if (pointer.error().code == ErrorCode::out_of_memory) throw OutOfMemoryError(pointer.error());
@@ -182,10 +211,12 @@ Status Allocator::try_deallocate(void* pointer, StreamHandle stream) noexcept {
   return state_->deallocate(pointer, bits(stream));
 }
 
-void Allocator::deallocate(void* pointer) noexcept { state_->count_invalid(try_deallocate(pointer)); }
+void Allocator::deallocate(void* pointer) noexcept {
+  if (!state_->deallocate_at_once(pointer, std::nullopt)) state_->count_invalid(try_deallocate(pointer));
+}
 
 void Allocator::deallocate(void* pointer, StreamHandle stream) noexcept {
-  state_->count_invalid(try_deallocate(pointer, stream));
+  if (!state_->deallocate_at_once(pointer, bits(stream))) state_->count_invalid(try_deallocate(pointer, stream));
 }
 
 Status Allocator::try_record_stream(void* pointer, StreamHandle stream) noexcept {
@@ -253,16 +284,14 @@ Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
 }
 
 DeviceStats Allocator::stats(int device) const {
-  if (device < 0 || device >= device_count() || state_->origin.forked()) return {};
-  const DeviceAllocator* made = state_->devices[static_cast<std::size_t>(device)].load(std::memory_order_acquire);
+  if (state_->origin.forked()) return {};
+  const DeviceAllocator* made = state_->made(device);
   return made == nullptr ? DeviceStats{} : made->stats();
 }
 
 void Allocator::reset_peaks(int device) {
-  if (device < 0 || device >= device_count() || state_->origin.forked()) return;
-  if (DeviceAllocator* made = state_->devices[static_cast<std::size_t>(device)].load(std::memory_order_acquire)) {
-    made->reset_peaks();
-  }
+  if (state_->origin.forked()) return;
+  if (DeviceAllocator* made = state_->made(device)) made->reset_peaks();
 }
 
 Snapshot Allocator::snapshot() const {

@@ -5,6 +5,7 @@
 #include <bit>
 #include <new>
 
+#include "alloc/hot_path.hpp"
 #include "base/check.hpp"
 #include "gmlake/bytes.hpp"
 
@@ -95,11 +96,18 @@ DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle
     const auto next = static_cast<memory::StreamIndex>(streams_.size());
     auto small = std::make_unique<Pool>(next, SizeClass::small, blocks_);
     auto large = std::make_unique<Pool>(next, SizeClass::large, blocks_);
-    streams_.push_back({next, fences_.stream(next), 1, std::move(small), std::move(large)});
+    streams_.push_back(
+        std::make_unique<StreamState>(StreamState{next, fences_.stream(next), 1, std::move(small), std::move(large)}));
+    streams_.back()->small->owner = streams_.back()->large->owner = streams_.back().get();
   }
-  StreamState* state = &streams_[index];
+  StreamState* state = streams_[index].get();
   stream_by_handle_.emplace(handle, state);
   return *(last_stream_ = state);
+}
+
+void DeviceAllocator::reserve_records() {
+  live_.reserve_one();
+  blocks_.reserve(1);
 }
 
 Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t stream) {
@@ -113,21 +121,16 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
       const MutexLock lock(state_);
       state = &stream_state(stream);
       Pool& pool = rounded <= kSmallLimit ? *state->small : *state->large;
-      if (Block* run = pool.find(rounded)) return hand_out({*state, pool, rounded, bytes}, run);
+      const std::size_t runs_before = pool.settled_runs();
+      if (Block* run = pool.find(rounded)) {
+        reserve_records();
+        return hand_out(pool, run, rounded, bytes, runs_before);
+      }
     }
     return allocate_slowly(*state, rounded, bytes);
   } catch (const std::bad_alloc&) {  // of the host, for the books
     return Error{ErrorCode::out_of_memory, Step::allocate, bytes};
   }
-}
-
-Address DeviceAllocator::hand_out(const Request& request, Block* run) {
-  live_.reserve_one();
-  const std::size_t runs_before = request.pool.free_runs();
-  Block* block = request.pool.take(run, request.bytes, request.requested);
-  live_.insert(block);
-  usage_.allocate(request.pool.size_class(), request.bytes, request.requested, runs_before, request.pool.free_runs());
-  return block->address;
 }
 
 Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t> stream) {
@@ -137,13 +140,13 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     const MutexLock lock(state_);
     Block* block = live_.find(address);  // before the stream: one of another device must not get books here
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
-    StreamState& freed_on = stream ? stream_state(*stream) : streams_[block->pool->stream()];
+    StreamState& freed_on = stream ? stream_state(*stream) : *streams_[block->pool->stream()];
     const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;
     if (!at_once) {  // nothing changes before all that can run out of host memory has been had
       for (const memory::StreamIndex use : uses_of(*block, freed_on.index)) {
-        fences.push_back({use, ++streams_[use].tick});
+        fences.push_back({use, ++streams_[use]->tick});
       }
-      deferred_.push_back({block, fences, ++streams_[block->pool->stream()].tick});
+      deferred_.push_back({block, fences, ++streams_[block->pool->stream()]->tick});
       uses_.erase(block);
     }
     live_.take(address);
@@ -151,9 +154,9 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     const std::uint64_t bytes = block->bytes;
     const std::uint64_t requested = block->tick_or_requested;
     if (at_once) {
-      const std::size_t runs_before = pool.free_runs();
+      const std::size_t runs_before = pool.settled_runs();
       pool.give_back(block, ++freed_on.tick);
-      usage_.free(pool.size_class(), bytes, requested, runs_before, pool.free_runs());
+      usage_.free(pool.size_class(), bytes, requested, runs_before, pool.settled_runs());
       return {};
     }
     usage_.defer(pool.size_class(), bytes, requested);
@@ -211,13 +214,19 @@ Usage::Totals DeviceAllocator::cached_totals() const {
   for_each_pool([&](const Pool& pool) {
     CachedTotals& sum = totals[static_cast<std::size_t>(pool.size_class())];
     sum.bytes += pool.free_bytes();
-    sum.runs += pool.free_runs();
+    sum.runs += pool.settled_runs();
   });
   return totals;
 }
 
+void DeviceAllocator::settle_pools() const {
+  for_each_pool([](Pool& pool) { pool.settle(); });
+  usage_.recount_cached(cached_totals());
+}
+
 DeviceStats DeviceAllocator::stats() const {
   const MutexLock lock(state_);
+  settle_pools();
   DeviceStats stats = counts_;
   usage_.read(stats);
   Stat& reserved = stats.all.reserved_bytes;  // whoever holds `grow` may be writing these four: each is true by itself
@@ -263,6 +272,8 @@ void DeviceAllocator::check_locked() const {
   std::array<PoolStats, 2> recounted{};
   std::uint64_t pending_blocks = 0;
   std::size_t used_elsewhere = 0;
+  for_each_pool([](const Pool& pool) { pool.check(); });
+  settle_pools();
   for_each_pool([&](const Pool& pool) {
     pool.check();
     PoolStats& sum = recounted[static_cast<std::size_t>(pool.size_class())];

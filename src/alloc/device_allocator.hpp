@@ -44,6 +44,17 @@ class DeviceAllocator {
   DeviceAllocator(const DeviceAllocator&) = delete;
   DeviceAllocator& operator=(const DeviceAllocator&) = delete;
 
+  // The hot path: a cached run of a known stream, with no driver call and no heap call. 0 where it takes more than that
+  // or is an error: then allocate() says.
+  Address allocate_cached(std::uint64_t bytes, std::uint64_t stream) noexcept;
+  // The hot path: a block used by its own stream alone, which is `stream` or, without one, taken to be. False where
+  // nothing was done: then deallocate() says.
+  bool deallocate_at_once(Address address, std::optional<std::uint64_t> stream) noexcept;
+  // False: no block of this device lies there. Takes no lock.
+  bool may_hold(Address address) const {
+    return address >= begin_.load(std::memory_order_relaxed) && address < end_.load(std::memory_order_relaxed);
+  }
+
   // `bytes` > 0; rounded up to 512. Contents are unspecified. Errors: device_lost, once any driver call has said so,
   // with the step that did: from then on frees keep the books, no block is handed out, and no call is made.
   Result<Address> allocate(std::uint64_t bytes, std::uint64_t stream);
@@ -133,13 +144,17 @@ class DeviceAllocator {
   Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);
   Status reserve_segment(const Request& request) GMLAKE_REQUIRES(grow_);
 
-  Address hand_out(const Request& request, stitch::Block* run) GMLAKE_REQUIRES(state_);
+  // Touches no heap: room in live_ and blocks_ has been seen to. `runs_before`: the pool's, before it searched.
+  Address hand_out(stitch::Pool& pool, stitch::Block* run, std::uint64_t bytes, std::uint64_t requested,
+                   std::size_t runs_before) GMLAKE_REQUIRES(state_);
+  void settle_pools() const GMLAKE_REQUIRES(state_);  // before cached runs are counted for a reader
+  void reserve_records() GMLAKE_REQUIRES(state_);     // for one hand_out(); throws std::bad_alloc
   // Calls visit(const stitch::Pool&) for every pool of the device.
   template <class Visit>
   void for_each_pool(Visit&& visit) const GMLAKE_REQUIRES(state_) {
-    for (const StreamState& stream : streams_) {
-      visit(*stream.small);
-      visit(*stream.large);
+    for (const auto& stream : streams_) {
+      visit(*stream->small);
+      visit(*stream->large);
     }
   }
   Usage::Totals cached_totals() const GMLAKE_REQUIRES(state_);
@@ -183,6 +198,11 @@ class DeviceAllocator {
   std::atomic<std::uint64_t> own_limit_bytes_;  // 0: none but the share
   std::atomic<double> limit_fraction_;
 
+  // Every segment ever reserved lies between these. The one only falls and the other only rises, so that whoever reads
+  // them without a lock misses nothing that was handed out before. Written under `grow`.
+  std::atomic<Address> begin_{UINT64_MAX};
+  std::atomic<Address> end_{0};
+
   mutable Mutex grow_ GMLAKE_ACQUIRED_BEFORE(state_);
   mutable Mutex state_;
 
@@ -197,14 +217,14 @@ class DeviceAllocator {
   std::uint64_t settled_bytes_ GMLAKE_GUARDED_BY(grow_) = 0;  // held when memory began to be freed
 
   stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);
-  std::deque<StreamState> streams_ GMLAKE_GUARDED_BY(state_);  // by StreamIndex
+  std::vector<std::unique_ptr<StreamState>> streams_ GMLAKE_GUARDED_BY(state_);  // by StreamIndex
   std::unordered_map<std::uint64_t, StreamState*> stream_by_handle_ GMLAKE_GUARDED_BY(state_);
   StreamState* last_stream_ GMLAKE_GUARDED_BY(state_) = nullptr;
   stitch::AddressMap live_ GMLAKE_GUARDED_BY(state_);
   std::unordered_map<const stitch::Block*, std::vector<memory::StreamIndex>> uses_ GMLAKE_GUARDED_BY(state_);
   std::deque<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
-  Usage usage_ GMLAKE_GUARDED_BY(state_);
-  DeviceStats counts_ GMLAKE_GUARDED_BY(state_);  // what no other class counts; the rest of it stays zero
+  mutable Usage usage_ GMLAKE_GUARDED_BY(state_);  // a reader settles pools first: settle_pools()
+  DeviceStats counts_ GMLAKE_GUARDED_BY(state_);   // what no other class counts; the rest of it stays zero
 };
 
 }  // namespace gmlake::alloc

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "alloc/device_allocator.hpp"
+#include "alloc/hot_path.hpp"
 #include "gmlake/bytes.hpp"
 
 namespace gmlake::alloc {
@@ -79,9 +80,11 @@ Error DeviceAllocator::final_error(const Request& request) {
 
 DeviceAllocator::Found DeviceAllocator::fit(const Request& request) {
   const MutexLock lock(state_);
+  const std::size_t runs_before = request.pool.settled_runs();
   Block* run = request.pool.find(request.bytes);
   if (run == nullptr) return std::nullopt;
-  return hand_out(request, run);
+  reserve_records();
+  return hand_out(request.pool, run, request.bytes, request.requested, runs_before);
 }
 
 void DeviceAllocator::reclaim_deferred() {
@@ -94,9 +97,9 @@ void DeviceAllocator::reclaim_deferred() {
   for (auto passed = kept; passed != deferred_.end(); ++passed) {
     Pool* pool = passed->block->pool;
     const std::uint64_t bytes = passed->block->bytes;
-    const std::size_t runs_before = pool->free_runs();
+    const std::size_t runs_before = pool->settled_runs();
     pool->give_back(passed->block, passed->tick);  // not the tick of now, whose fence nobody has waited for
-    usage_.complete(pool->size_class(), bytes, runs_before, pool->free_runs());
+    usage_.complete(pool->size_class(), bytes, runs_before, pool->settled_runs());
   }
   deferred_.erase(kept, deferred_.end());
 }
@@ -104,7 +107,7 @@ void DeviceAllocator::reclaim_deferred() {
 std::vector<memory::Fence> DeviceAllocator::stream_ticks() const {
   const MutexLock lock(state_);
   std::vector<memory::Fence> ticks;
-  for (const StreamState& stream : streams_) ticks.push_back({stream.index, stream.tick});
+  for (const auto& stream : streams_) ticks.push_back({stream->index, stream->tick});
   return ticks;
 }
 

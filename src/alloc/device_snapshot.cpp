@@ -77,10 +77,10 @@ DeviceSnapshot DeviceAllocator::snapshot() const {
   const MutexLock grow(grow_);
   const MutexLock lock(state_);
   DeviceSnapshot snapshot{.device = device_, .segments = {}, .phy_blocks = {}};
-  for (const StreamState& stream : streams_) {
-    for (const stitch::Pool* pool : {stream.small.get(), stream.large.get()}) {
+  for (const auto& stream : streams_) {
+    for (const stitch::Pool* pool : {stream->small.get(), stream->large.get()}) {
       for (std::size_t i = 0; i < pool->segment_count(); ++i) {
-        snapshot.segments.push_back(describe_segment(*pool, *pool->segment(i), stream.stream.handle));
+        snapshot.segments.push_back(describe_segment(*pool, *pool->segment(i), stream->stream.handle));
       }
     }
   }

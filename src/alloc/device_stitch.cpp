@@ -6,6 +6,7 @@
 
 #include "alloc/device_allocator.hpp"
 #include "alloc/growth_policy.hpp"
+#include "alloc/hot_path.hpp"
 #include "gmlake/bytes.hpp"
 
 namespace gmlake::alloc {
@@ -30,10 +31,10 @@ std::vector<Pool*> DeviceAllocator::donor_pools(const Request& request, Reach re
   std::vector<Pool*> pools{small, large};
   if (request.pool.size_class() == SizeClass::large) std::swap(pools[0], pools[1]);
   if (reach == Reach::own_stream) return pools;
-  for (const StreamState& other : streams_) {
-    if (&other == &request.stream) continue;
-    pools.push_back(other.large.get());
-    pools.push_back(other.small.get());
+  for (const auto& other : streams_) {
+    if (other.get() == &request.stream) continue;
+    pools.push_back(other->large.get());
+    pools.push_back(other->small.get());
   }
   return pools;
 }
@@ -157,7 +158,8 @@ DeviceAllocator::Found DeviceAllocator::publish(const Request& request, const Pl
   counts_.revived_bytes += plan.revived_granules << granule_shift_;
   counts_.grown_bytes += plan.created_granules << granule_shift_;
   try {
-    const Address address = hand_out(request, run);
+    reserve_records();
+    const Address address = hand_out(request.pool, run, request.bytes, request.requested, request.pool.settled_runs());
     usage_.recount_homes(cached_totals());  // now, not before: nobody could see the window as a cached run
     return address;
   } catch (const std::bad_alloc&) {
@@ -213,6 +215,8 @@ Status DeviceAllocator::reserve_segment(const Request& request) {
   Result<memory::VmmSegment*> segment = mappings_.reserve(static_cast<std::uint32_t>(wanted >> granule_shift_));
   if (!segment && wanted > least) segment = mappings_.reserve(static_cast<std::uint32_t>(least >> granule_shift_));
   if (!segment) return segment.error();
+  begin_.store(std::min(begin_.load(std::memory_order_relaxed), (*segment)->base), std::memory_order_relaxed);
+  end_.store(std::max(end_.load(std::memory_order_relaxed), (*segment)->end()), std::memory_order_relaxed);
   try {
     const MutexLock lock(state_);
     request.pool.adopt(*segment);

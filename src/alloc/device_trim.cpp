@@ -45,9 +45,9 @@ std::vector<DeviceAllocator::Releasable> DeviceAllocator::releasable() {
     if (block->mappings == nullptr) found.push_back({block, nullptr});
   }
   std::vector<Pool*> pools;
-  for (const StreamState& stream : streams_) {
-    pools.push_back(stream.large.get());
-    pools.push_back(stream.small.get());
+  for (const auto& stream : streams_) {
+    pools.push_back(stream->large.get());
+    pools.push_back(stream->small.get());
   }
   if (pools.empty()) return found;
   for (const stitch::Donor& donor : planner_.collect({.pool = pools.front(), .donors = pools})) {
@@ -68,7 +68,7 @@ void DeviceAllocator::take_out(std::vector<Releasable>& chosen) {
     return a.run != b.run ? a.run->address < b.run->address : a.block->home->slot > b.block->home->slot;
   });
   Pool::Stash none;
-  streams_.front().large->set_aside(none, 0, 2 * chosen.size());
+  streams_.front()->large->set_aside(none, 0, 2 * chosen.size());
   for (const Releasable& each : chosen) {
     if (each.run == nullptr) continue;
     const memory::Mapping& home = *each.block->home;

@@ -27,25 +27,25 @@ class Slab {
     while (free_count_ < count) grow();
   }
 
+  bool has_one() const { return free_ != nullptr; }
+
   // A value-initialized object. Throws std::bad_alloc, with nothing changed, where a new chunk cannot be had.
   T* take() {
     if (free_ == nullptr) grow();
     Node* node = free_;
     free_ = node->next;
     --free_count_;
-    ++live_count_;
     return ::new (static_cast<void*>(node)) T();
   }
 
   void put(T* object) {
-    GMLAKE_DCHECK(live_count_ > 0);
+    GMLAKE_DCHECK(live_count() > 0);
     Node* node = ::new (static_cast<void*>(object)) Node{free_};
     free_ = node;
     ++free_count_;
-    --live_count_;
   }
 
-  std::size_t live_count() const { return live_count_; }
+  std::size_t live_count() const { return chunks_.size() * kChunk - free_count_; }
   std::size_t bytes() const { return chunks_.size() * kChunk * sizeof(Cell); }
 
  private:
@@ -71,7 +71,6 @@ class Slab {
 
   Node* free_ = nullptr;
   std::size_t free_count_ = 0;
-  std::size_t live_count_ = 0;
   std::vector<std::unique_ptr<Cell[]>> chunks_;
 };
 

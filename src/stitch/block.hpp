@@ -38,6 +38,7 @@ struct Block {
   std::uint64_t tick_or_requested = 0;
   State state = State::hole;
   bool used_elsewhere = false;  // live: record_stream named other streams; the allocator keeps which
+  std::uint16_t bin = 0;        // free: of the free index, where it lies
 
   Address end() const { return address + bytes; }
 };

@@ -17,7 +17,7 @@
 #include <bit>
 #include <cstdint>
 
-#include "base/intrusive_list.hpp"
+#include "base/check.hpp"
 #include "stitch/block.hpp"
 
 namespace gmlake::stitch {
@@ -25,21 +25,28 @@ namespace gmlake::stitch {
 class FreeIndex {
  public:
   void insert(Block* run) {
-    const std::size_t bin = bin_of(run->bytes);
-    bins_[bin].push_front(run);
-    words_[bin / 64] |= std::uint64_t{1} << (bin % 64);
-    summary_ |= std::uint64_t{1} << (bin / 64);
     ++count_;
+    link(run, bin_of(run->bytes));
   }
 
   void erase(Block* run) {
-    const std::size_t bin = bin_of(run->bytes);
-    bins_[bin].erase(run);
     --count_;
-    if (!bins_[bin].empty()) return;
-    words_[bin / 64] &= ~(std::uint64_t{1} << (bin % 64));
-    if (words_[bin / 64] == 0) summary_ &= ~(std::uint64_t{1} << (bin / 64));
+    unlink(run);
   }
+
+  // After the length of a run that is in here has changed: it is looked for where its new length says.
+  void update(Block* run) {
+    const std::size_t bin = bin_of(run->bytes);
+    if (bin == run->bin) {
+      ++version_;
+      return;
+    }
+    unlink(run);
+    link(run, bin);
+  }
+
+  // Whether the rule for `bytes` is the lowest address, not the smallest run.
+  static bool goes_by_address(std::uint64_t bytes) { return bytes >= kHuge; }
 
   // The run to take `bytes`, a multiple of 512, from; null where none is long enough.
   Block* find(std::uint64_t bytes) const {
@@ -51,32 +58,37 @@ class FreeIndex {
       ++bin;
     }
     bin = next_used(bin);
-    if (bin < kExactBins) return bins_[bin].front();
-    if (bin < kBins) return smallest(bin, bytes, kScan);
-    return own < kExactBins ? nullptr : smallest(own, bytes, bins_[own].size());
+    if (bin < kExactBins) return bins_[bin];
+    if (bin < kBins) {  // of these each is long enough
+      Block* const head = bins_[bin];
+      return head->links.next == nullptr ? head : smallest(bin, bytes, kScan);
+    }
+    return own < kExactBins ? nullptr : smallest(own, bytes, count_);
   }
 
   // Calls visit(Block*) for each run of at least `bytes`, a multiple of 512; shorter bins first.
   template <class Visit>
   void for_each(std::uint64_t bytes, Visit&& visit) const {
     for (std::size_t bin = next_used(bin_of(bytes)); bin < kBins; bin = next_used(bin + 1)) {
-      for (Block* run = bins_[bin].front(); run != nullptr; run = Bin::next(run)) {
+      for (Block* run = bins_[bin]; run != nullptr; run = run->links.next) {
+        GMLAKE_DCHECK(run->bin == bin && bin_of(run->bytes) == bin);
         if (run->bytes >= bytes) visit(run);
       }
     }
   }
 
   std::size_t count() const { return count_; }
+  // Another number whenever what find() says may have changed.
+  std::uint64_t version() const { return version_; }
 
  private:
-  using Bin = IntrusiveList<Block, &Block::links>;
   static constexpr std::size_t kExactBins = kSmallLimit / kAlignment;  // bin i: runs of exactly (i + 1) * 512 B
   static constexpr std::size_t kSubBinBits = 6;
   static constexpr std::size_t kHugeBin = kExactBins + (std::size_t{6} << kSubBinBits);
   static constexpr std::size_t kBins = kHugeBin + 1;
   static constexpr std::uint64_t kHuge = kSmallLimit << 6;  // 64 MiB
   static constexpr std::size_t kScan = 32;
-  static_assert(kBins <= std::size_t{64} * 64, "the summary is one word");
+  static_assert(kBins < std::size_t{63} * 64, "the summary is one word, and shifts by less than its length");
 
   static std::size_t bin_of(std::uint64_t bytes) {
     if (bytes <= kSmallLimit) return bytes / kAlignment - 1;
@@ -92,7 +104,7 @@ class FreeIndex {
     if (bin >= kBins) return kBins;
     const std::uint64_t bits = words_[bin / 64] & (~std::uint64_t{0} << (bin % 64));
     if (bits != 0) return (bin & ~std::size_t{63}) + static_cast<std::size_t>(std::countr_zero(bits));
-    const std::uint64_t later = bin / 64 + 1 < 64 ? summary_ & (~std::uint64_t{0} << (bin / 64 + 1)) : 0;
+    const std::uint64_t later = summary_ & (~std::uint64_t{0} << (bin / 64 + 1));
     if (later == 0) return kBins;
     const auto word = static_cast<std::size_t>(std::countr_zero(later));
     return word * 64 + static_cast<std::size_t>(std::countr_zero(words_[word]));
@@ -101,7 +113,7 @@ class FreeIndex {
   // The shortest run of a bin with at least `bytes`, among equals the lowest; of the first `left` that it holds.
   Block* smallest(std::size_t bin, std::uint64_t bytes, std::size_t left) const {
     Block* best = nullptr;
-    for (Block* run = bins_[bin].front(); run != nullptr && left > 0; run = Bin::next(run), --left) {
+    for (Block* run = bins_[bin]; run != nullptr && left > 0; run = run->links.next, --left) {
       if (run->bytes < bytes) continue;
       if (best == nullptr || run->bytes < best->bytes || (run->bytes == best->bytes && run->address < best->address)) {
         best = run;
@@ -113,16 +125,46 @@ class FreeIndex {
   // Of the runs of 64 MiB and more, the lowest that is long enough. There are at most a few hundred on any device.
   Block* lowest(std::uint64_t bytes) const {
     Block* best = nullptr;
-    for (Block* run = bins_[kHugeBin].front(); run != nullptr; run = Bin::next(run)) {
+    for (Block* run = bins_[kHugeBin]; run != nullptr; run = run->links.next) {
       if (run->bytes >= bytes && (best == nullptr || run->address < best->address)) best = run;
     }
     return best;
   }
 
-  std::array<Bin, kBins> bins_;
+  void link(Block* run, std::size_t bin) {
+    ++version_;
+    run->bin = static_cast<std::uint16_t>(bin);
+    Block* const head = bins_[bin];
+    run->links = {nullptr, head};
+    bins_[bin] = run;
+    if (head != nullptr) {
+      head->links.prev = run;
+      return;
+    }
+    words_[bin / 64] |= std::uint64_t{1} << (bin % 64);
+    summary_ |= std::uint64_t{1} << (bin / 64);
+  }
+
+  void unlink(Block* run) {
+    ++version_;
+    const auto [prev, next] = run->links;
+    if (next != nullptr) next->links.prev = prev;
+    if (prev != nullptr) {
+      prev->links.next = next;
+      return;
+    }
+    const std::size_t bin = run->bin;
+    bins_[bin] = next;
+    if (next != nullptr) return;
+    words_[bin / 64] &= ~(std::uint64_t{1} << (bin % 64));
+    if (words_[bin / 64] == 0) summary_ &= ~(std::uint64_t{1} << (bin / 64));
+  }
+
+  std::array<Block*, kBins> bins_{};  // the run last put in; the others behind it, by Block::links
   std::array<std::uint64_t, (kBins + 63) / 64> words_{};
   std::uint64_t summary_ = 0;
   std::size_t count_ = 0;
+  std::uint64_t version_ = 0;
 };
 
 }  // namespace gmlake::stitch

@@ -64,7 +64,7 @@ void Pool::unindex(Block* block) {
     return;
   }
   free_bytes_ -= block->bytes;
-  free_.erase(block);
+  unindex_free(block);
 }
 
 Block* Pool::split(Block* block, std::uint64_t bytes) {
@@ -91,18 +91,80 @@ void Pool::absorb_next(Block* block) {
   blocks_.put(next);
 }
 
-Block* Pool::take(Block* run, std::uint64_t bytes, std::uint64_t requested) {
-  if (run->bytes > bytes) {
-    blocks_.reserve(1);
-    unindex(run);
-    index(split(run, bytes));
+void Pool::replace_before(Block* block, Block* with) {
+  if (block->prev != nullptr) {
+    block->prev->next = with;
   } else {
-    unindex(run);
+    spaces_[block->segment->index].first = with;
   }
-  run->state = State::live;
-  run->tick_or_requested = requested;
-  ++live_blocks_;
-  return run;
+}
+
+Block* Pool::cut_front(Block* run, std::uint64_t bytes) {
+  Block* block = blocks_.take();
+  block->address = run->address;
+  block->bytes = bytes;
+  block->prev = run->prev;
+  block->next = run;
+  block->segment = run->segment;
+  block->pool = this;
+  replace_before(run, block);
+  run->prev = block;
+  run->address += bytes;
+  run->bytes -= bytes;
+  free_.update(run);
+  cut_from_ = run;
+  cut_version_ = free_.version();
+  return block;
+}
+
+// What was freed last is taken again as it is only where the rule of the index would come to the same: where, joined
+// with a free run behind it, it would be the run to cut this from.
+Block* Pool::find_beside_recent(std::uint64_t bytes) {
+  const Block* prev = recent_->prev;
+  if (prev != nullptr && prev->state == State::free) {
+    settle();
+    return free_.find(bytes);
+  }
+  const Block* next = recent_->next;
+  const bool joins = next != nullptr && next->state == State::free;
+  const bool by_address = FreeIndex::goes_by_address(bytes);
+  if (!joins && !by_address) return recent_;  // nothing fits better
+  Block* other = free_.find(bytes);
+  if (other == nullptr || other == next) return recent_;
+  if (by_address ? other->address > recent_->address : other->bytes >= bytes + next->bytes) return recent_;
+  settle();
+  return other;
+}
+
+// A free neighbour keeps its record, and mostly its bin.
+void Pool::settle() {
+  Block* block = recent_;
+  if (block == nullptr) return;
+  recent_ = nullptr;
+  Block* prev = block->prev;
+  Block* next = block->next;
+  const bool joins_prev = prev != nullptr && prev->state == State::free;
+  const bool joins_next = next != nullptr && next->state == State::free;
+  if (joins_prev) {
+    prev->tick_or_requested = std::max(prev->tick_or_requested, block->tick_or_requested);
+    absorb_next(prev);
+    if (joins_next) {
+      prev->tick_or_requested = std::max(prev->tick_or_requested, next->tick_or_requested);
+      free_.erase(next);
+      absorb_next(prev);
+    }
+    free_.update(prev);
+  } else if (joins_next) {
+    next->tick_or_requested = std::max(next->tick_or_requested, block->tick_or_requested);
+    next->address = block->address;
+    next->bytes += block->bytes;
+    next->prev = prev;
+    replace_before(block, next);
+    blocks_.put(block);
+    free_.update(next);
+  } else {
+    free_.insert(block);
+  }
 }
 
 // `block` is out of every index, its neighbours are in theirs. The merged block keeps the left one's record.
@@ -126,16 +188,8 @@ Block* Pool::merge_and_index(Block* block) {
   return block;
 }
 
-void Pool::give_back(Block* block, std::uint64_t tick) {
-  GMLAKE_DCHECK(block->state == State::live || block->state == State::pending);
-  --live_blocks_;
-  block->state = State::free;
-  block->used_elsewhere = false;
-  block->tick_or_requested = tick;
-  merge_and_index(block);
-}
-
 Block* Pool::claim(Block* first, Address begin, Address end) {
+  GMLAKE_CHECK(recent_ == nullptr);
   GMLAKE_CHECK(first->address <= begin && begin < first->end());
   Block* block = first;
   GMLAKE_CHECK(block->state == State::free || block->state == State::hole);
@@ -160,6 +214,7 @@ Block* Pool::claim(Block* first, Address begin, Address end) {
 
 Block* Pool::publish(Block* claimed, std::uint64_t tick) {
   GMLAKE_CHECK(claimed->state == State::claimed);
+  settle();
   const VmmSegment* segment = claimed->segment;
   Block* begin = nullptr;
   for (Block* block = claimed;;) {
@@ -195,7 +250,6 @@ void Pool::return_stash(Stash& stash) {
 
 void Pool::check() const {
   std::uint64_t free_bytes = 0;
-  std::uint64_t live_blocks = 0;
   std::size_t holes = 0;
   std::size_t free_runs = 0;
   for (const Space& space : spaces_) {
@@ -207,7 +261,8 @@ void Pool::check() const {
       GMLAKE_CHECK(block->prev == prev && block->pool == this && block->segment == space.segment);
       expected = block->end();
       const bool mergeable = block->state == State::free || block->state == State::hole;
-      GMLAKE_CHECK(!(mergeable && prev != nullptr && prev->state == block->state));
+      const bool unsettled = recent_ != nullptr && (block == recent_ || prev == recent_);
+      GMLAKE_CHECK(unsettled || !(mergeable && prev != nullptr && prev->state == block->state));
       if (block->state == State::claimed) continue;
       const std::uint32_t last = space.segment->slot_of(block->end() - 1);
       for (std::uint32_t slot = space.segment->slot_of(block->address); slot <= last; ++slot) {
@@ -217,19 +272,19 @@ void Pool::check() const {
       free_bytes += block->state == State::free ? block->bytes : 0;
       free_runs += block->state == State::free;
       holes += block->state == State::hole;
-      live_blocks += block->state == State::live || block->state == State::pending;
     }
     GMLAKE_CHECK_EQ(expected, space.segment->end());
   }
   std::size_t indexed = 0;
-  for_each_free(kAlignment, [&](const Block* run) {
-    GMLAKE_CHECK(run->state == State::free && run->pool == this);
+  free_.for_each(kAlignment, [&](const Block* run) {
+    GMLAKE_CHECK(run->state == State::free && run->pool == this && run != recent_);
     ++indexed;
   });
-  GMLAKE_CHECK_EQ(indexed, free_runs);
+  GMLAKE_CHECK(recent_ == nullptr || (recent_->state == State::free && recent_->pool == this));
+  GMLAKE_CHECK_EQ(indexed, free_.count());
+  GMLAKE_CHECK_EQ(this->free_runs(), free_runs);
   GMLAKE_CHECK_EQ(holes, holes_.size());
   GMLAKE_CHECK_EQ(free_bytes, free_bytes_);
-  GMLAKE_CHECK_EQ(live_blocks, live_blocks_);
 }
 
 }  // namespace gmlake::stitch

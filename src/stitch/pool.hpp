@@ -9,9 +9,11 @@
 // `grow` as well.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "base/check.hpp"
 #include "base/intrusive_list.hpp"
 #include "base/slab.hpp"
 #include "memory/phy_block.hpp"
@@ -32,6 +34,8 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
+  void* owner = nullptr;  // whoever made it, for its use
+
   memory::StreamIndex stream() const { return stream_; }
   SizeClass size_class() const { return class_; }
 
@@ -42,14 +46,27 @@ class Pool {
   bool is_vacant(const memory::VmmSegment* segment) const;
 
   // A free run with at least `bytes`, a multiple of 512, by the rule of FreeIndex. Null: none.
-  Block* find(std::uint64_t bytes) const { return free_.find(bytes); }
-  // The first `bytes` of a free run become live; the rest stays free. Throws std::bad_alloc with nothing changed.
+  Block* find(std::uint64_t bytes) {
+    if (recent_ == nullptr) return free_.find(bytes);
+    if (recent_->bytes == bytes) {
+      const bool as_cut = recent_->next == cut_from_ && free_.version() == cut_version_;
+      return as_cut ? recent_ : find_beside_recent(bytes);
+    }
+    settle();
+    return free_.find(bytes);
+  }
+  // The first `bytes` of a free run become live; the rest stays free, and its record with it. Throws std::bad_alloc
+  // with nothing changed.
   Block* take(Block* run, std::uint64_t bytes, std::uint64_t requested);
   // A live or pending block becomes free, and one with its free neighbours. `tick`: its stream's clock now.
   void give_back(Block* block, std::uint64_t tick);
 
+  // Joins what was given back last with its free neighbours. Whatever searches or changes free runs does it first.
+  void settle();
+
   // Makes [begin, end), free runs and holes throughout, one claimed block. `first` is the block that contains begin.
   // What lies outside stays what it was; of a run that is cut in two, the left part keeps its Block.
+  // The pool is settled: of several claims under one lock none then makes an end of another's run.
   Block* claim(Block* first, Address begin, Address end);
   // Turns a claimed block into free runs, where homes lie under it, and holes, merged with their neighbours. `tick`:
   // for the free ones. Returns the block at its begin.
@@ -69,7 +86,8 @@ class Pool {
 
   // Calls visit(Block*) for each free run of at least `bytes`.
   template <class Visit>
-  void for_each_free(std::uint64_t bytes, Visit&& visit) const {
+  void for_each_free(std::uint64_t bytes, Visit&& visit) {
+    settle();
     free_.for_each(bytes, visit);
   }
 
@@ -82,8 +100,9 @@ class Pool {
   }
 
   std::uint64_t free_bytes() const { return free_bytes_; }
-  std::size_t free_runs() const { return free_.count(); }
-  std::uint64_t live_blocks() const { return live_blocks_; }
+  // All of them, and all but what was given back last and is not joined yet.
+  std::size_t free_runs() const { return free_.count() + (recent_ != nullptr ? 1 : 0); }
+  std::size_t settled_runs() const { return free_.count(); }
 
   // Recounts everything and compares with the indexes and the mappings. Aborts on a difference. Needs `grow` too.
   void check() const;
@@ -94,20 +113,65 @@ class Pool {
     Block* first;
   };
 
+  Block* find_beside_recent(std::uint64_t bytes);
   void index(Block* block);                         // puts a free run or a hole where it is found
   void unindex(Block* block);                       // and takes it out
   Block* split(Block* block, std::uint64_t bytes);  // keeps the first bytes in `block`; both are out of every index
   void absorb_next(Block* block);  // the next block becomes part of this one; both are out of every index
   Block* merge_and_index(Block* block);
+  Block* cut_front(Block* run, std::uint64_t bytes);  // the first bytes as a block of their own
+  void unindex_free(Block* run);
+  void replace_before(Block* block, Block* with);  // what leads to `block` from its left leads to `with`
 
   const memory::StreamIndex stream_;
   const SizeClass class_;
   BlockSlab& blocks_;
   std::vector<Space> spaces_;
   FreeIndex free_;
+  // What was given back last, free, but neither joined with its neighbours nor in the index: the next request of the
+  // same size takes it as it is, and a program that allocates and frees in turn moves no run about. Whatever else
+  // happens first settles it.
+  Block* recent_ = nullptr;
+  // The run that a block was last cut from, and the index's version then. As long as nothing there has changed, a
+  // search for what was cut would end at the same place.
+  const Block* cut_from_ = nullptr;
+  std::uint64_t cut_version_ = UINT64_MAX;
   HoleList holes_;
   std::uint64_t free_bytes_ = 0;
-  std::uint64_t live_blocks_ = 0;
 };
+
+// The hot path, inline.
+
+// What is handed out is cut off with a record of its own: what is left keeps its own, and mostly its bin.
+inline Block* Pool::take(Block* run, std::uint64_t bytes, std::uint64_t requested) {
+  Block* block = run;
+  if (run->bytes > bytes) {
+    block = cut_front(run, bytes);
+  } else {
+    unindex_free(run);
+  }
+  block->state = State::live;
+  block->tick_or_requested = requested;
+  free_bytes_ -= bytes;
+  return block;
+}
+
+inline void Pool::give_back(Block* block, std::uint64_t tick) {
+  GMLAKE_DCHECK(block->state == State::live || block->state == State::pending);
+  if (recent_ != nullptr) settle();
+  block->state = State::free;
+  block->used_elsewhere = false;
+  block->tick_or_requested = tick;
+  free_bytes_ += block->bytes;
+  recent_ = block;
+}
+
+inline void Pool::unindex_free(Block* run) {
+  if (run == recent_) {
+    recent_ = nullptr;
+  } else {
+    free_.erase(run);
+  }
+}
 
 }  // namespace gmlake::stitch

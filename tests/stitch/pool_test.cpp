@@ -29,7 +29,6 @@ TEST_F(PoolTest, TakesTheFirstBytesOfARunAndLeavesTheRest) {
   EXPECT_EQ(block->tick_or_requested, 100u);
   EXPECT_EQ(block->state, State::live);
   EXPECT_EQ(pool_.free_bytes(), rig_.bytes(4) - 512);
-  EXPECT_EQ(pool_.live_blocks(), 1u);
   rig_.check();
 }
 
@@ -55,8 +54,9 @@ TEST_F(PoolTest, MergesWithBothNeighbours) {
       rig.a.give_back(rig.live[static_cast<std::size_t>(i)], 1);
       rig.check();
     }
+    rig.a.settle();
+    rig.check();
     EXPECT_EQ(rig.blocks(rig.a, segment), "H1 F3 H1");
-    EXPECT_EQ(rig.a.live_blocks(), 0u);
   }
 }
 
@@ -65,6 +65,7 @@ TEST_F(PoolTest, KeepsTheLatestTickOfWhatItMerges) {
   pool_.give_back(rig_.live[0], 7);
   pool_.give_back(rig_.live[2], 9);
   pool_.give_back(rig_.live[1], 8);
+  pool_.settle();
   EXPECT_EQ(pool_.first_block(segment)->tick_or_requested, 9u);
   // Both parts of a run that is split keep it.
   Block* taken = pool_.take(pool_.find(512), 512, 512);
@@ -92,8 +93,58 @@ TEST_F(PoolTest, SplitsAndMergesAtEvery512Bytes) {
   EXPECT_EQ(pool_.free_runs(), count / 2);
   rig_.check();
   for (std::uint64_t i = 1; i < count; i += 2) pool_.give_back(taken[i], 1);
+  pool_.settle();
   EXPECT_EQ(blocks(segment), "F1");
   rig_.check();
+}
+
+TEST_F(PoolTest, TakesWhatWasFreedLastAgainWithoutJoiningIt) {
+  memory::VmmSegment* segment = rig_.lay(pool_, "L1 F2 L1 F9 L1");
+  pool_.give_back(rig_.live[0], 5);
+  EXPECT_EQ(blocks(segment), "F1 F2 L1 F9 L1");
+  EXPECT_EQ(pool_.free_runs(), 3u);
+  EXPECT_EQ(pool_.free_bytes(), rig_.bytes(12));
+  rig_.check();
+  // Joined, the two would be the shortest run that fits.
+  Block* again = pool_.find(rig_.bytes(1));
+  EXPECT_EQ(again->address, segment->base);
+  EXPECT_EQ(pool_.take(again, rig_.bytes(1), 1), again);
+  EXPECT_EQ(blocks(segment), "L1 F2 L1 F9 L1");
+  EXPECT_EQ(pool_.free_runs(), 2u);
+  rig_.check();
+}
+
+TEST_F(PoolTest, JoinsWhatWasFreedLastWhereAnotherRunFitsBetter) {
+  memory::VmmSegment* segment = rig_.lay(pool_, "L1 F9 L1 F2 L1");
+  pool_.give_back(rig_.live[0], 5);
+  EXPECT_EQ(pool_.find(rig_.bytes(1))->address, segment->base + rig_.bytes(11));
+  EXPECT_EQ(blocks(segment), "F10 L1 F2 L1");
+  rig_.check();
+}
+
+TEST_F(PoolTest, JoinsWhatWasFreedLastBehindAFreeRun) {
+  memory::VmmSegment* segment = rig_.lay(pool_, "F2 L1 F1 L1");
+  pool_.give_back(rig_.live[0], 5);
+  Block* run = pool_.find(rig_.bytes(1));
+  EXPECT_EQ(run->address, segment->base);
+  EXPECT_EQ(run->tick_or_requested, 5u);
+  EXPECT_EQ(blocks(segment), "F4 L1");
+  rig_.check();
+}
+
+TEST_F(PoolTest, JoinsWhatWasFreedLastForRequestsOfOtherSizes) {
+  memory::VmmSegment* segment = rig_.lay(pool_, "L1 F2 L1");
+  pool_.give_back(rig_.live[0], 5);
+  EXPECT_EQ(pool_.find(rig_.bytes(3))->address, segment->base);
+  EXPECT_EQ(blocks(segment), "F3 L1");
+  rig_.check();
+}
+
+TEST_F(PoolTest, ClaimsInASettledPoolAlone) {
+  memory::VmmSegment* segment = rig_.lay(pool_, "L1 F2 L1");
+  pool_.give_back(rig_.live[0], 5);
+  Block* first = pool_.first_block(segment);
+  EXPECT_DEATH((void)pool_.claim(first, segment->base, segment->base + rig_.bytes(1)), "recent_ == nullptr");
 }
 
 TEST_F(PoolTest, AdoptsSegmentsAsHolesAndAbandonsThemInAnyOrder) {

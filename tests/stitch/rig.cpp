@@ -93,6 +93,7 @@ VmmSegment* Rig::lay(Pool& pool, std::string_view layout) {
     if (kind == 'L' || kind == 'P') live.push_back(block);
     if (kind == 'F' || kind == 'f') pool.give_back(block, kind == 'f' ? kPending : 0);
   }
+  pool.settle();
   check();
   return segment;
 }
@@ -110,8 +111,8 @@ std::string Rig::blocks(const Pool& pool, const VmmSegment* segment) const {
 std::string Rig::books() const {
   std::ostringstream out;
   for (const Pool* pool : {&a, &b}) {
-    out << "pool: " << pool->free_bytes() << " free in " << pool->free_runs() << ", " << pool->live_blocks()
-        << " live, " << pool->holes().size() << " holes\n";
+    out << "pool: " << pool->free_bytes() << " free in " << pool->free_runs() << ", " << pool->holes().size()
+        << " holes\n";
     for (std::size_t i = 0; i < pool->segment_count(); ++i) {
       const VmmSegment* segment = pool->segment(i);
       out << "  segment " << segment->base << " " << blocks(*pool, segment) << " ticks";
