@@ -30,6 +30,7 @@ STITCHER = "src/stitch/stitcher.cpp"
 PLAN = "src/stitch/plan.cpp"
 POOL = "src/stitch/pool.cpp"
 DEVICE = "src/alloc/device_allocator.cpp"
+HOT = "src/alloc/hot_path.hpp"
 STITCH = "src/alloc/device_stitch.cpp"
 LADDER = "src/alloc/device_ladder.cpp"
 TRIM = "src/alloc/device_trim.cpp"
@@ -69,13 +70,19 @@ MUTANTS = [
            "!fences_.passed({pool->stream(), run->tick_or_requested})", "false", INTERLEAVINGS, "*Model*TakingTurns"),
     Mutant("a stale mapping in the way is unmapped before its fence", PLAN,
            [("        if (!fences_.passed(mapping->fence)) return;\n", ""),
-            ("        if (!fences_.passed(mapping->fence)) return std::nullopt;\n", "")], "stitch_test", "Plan*"),
+            ("        if (!fences_.passed(mapping->fence)) return std::nullopt;\n", "")], "stitch_test", "*/Plan*"),
     mutant("a run merged from the left forgets its neighbour's last free", POOL,
            "block->tick_or_requested = std::max(block->tick_or_requested, next->tick_or_requested);", ";", "stitch_test",
            "Pool*"),
     mutant("a run merged from the right forgets its neighbour's last free", POOL,
-           "prev->tick_or_requested = std::max(prev->tick_or_requested, block->tick_or_requested);", ";", "stitch_test",
-           "Pool*"),
+           "      prev->tick_or_requested = std::max(prev->tick_or_requested, block->tick_or_requested);\n", "",
+           "stitch_test", "Pool*"),
+    mutant("a freed block joined to the run before it is forgotten", POOL,
+           "    prev->tick_or_requested = std::max(prev->tick_or_requested, block->tick_or_requested);\n    absorb_next(prev);\n"
+           "    if (joins_next) {", "    absorb_next(prev);\n    if (joins_next) {", INTERLEAVINGS, "*Model*"),
+    mutant("a freed block joined to the run behind it is forgotten", POOL,
+           "    next->tick_or_requested = std::max(next->tick_or_requested, block->tick_or_requested);\n", "",
+           INTERLEAVINGS, "*Model*"),
     mutant("a published run begins as if it had never been used", POOL,
            "block->tick_or_requested = home ? tick : 0;", "block->tick_or_requested = 0;", INTERLEAVINGS, "*Model*"),
     mutant("record_stream is forgotten at the free", DEVICE,
@@ -90,8 +97,13 @@ MUTANTS = [
            "return std::any_of(deferred.fences.begin(), deferred.fences.end(),",
            "return std::all_of(deferred.fences.begin(), deferred.fences.end(),", INTERLEAVINGS,
            "*Model*UsedByEveryStream"),
-    mutant("a free does not advance its stream's clock", DEVICE, "++freed_on.tick);", "freed_on.tick);", INTERLEAVINGS,
-           "*Model*"),
+    mutant("a free does not advance its stream's clock", HOT, "++own.tick", "own.tick", INTERLEAVINGS, "*Model*"),
+    mutant("a free at once overlooks record_stream", HOT,
+           "if (entry == nullptr || entry->block->used_elsewhere) return false;", "if (entry == nullptr) return false;",
+           INTERLEAVINGS, "*Model*RecordedUses"),
+    mutant("a free at once overlooks the stream that it was freed on", HOT,
+           "  if (stream && own.stream.handle != *stream) return false;\n", "", INTERLEAVINGS,
+           "*Model*FreedOnOtherStreams"),
     mutant("memory behind a stream-wait counts as of before it", STITCH,
            "    if (stream_wait) ++request.stream.tick;\n", "", INTERLEAVINGS, "*Model*"),
     mutant("cached memory is released before its fence", TRIM, "    if (passed) found.push_back(", "    found.push_back(",
@@ -107,7 +119,7 @@ MUTANTS = [
            "    return handle.error();", "memory_test", "*PhyPool*"),
     mutant("what the driver would not unmap is used again", TABLE, "      mapping->quarantined = true;\n", "", "memory_test"),
     mutant("a quarantined mapping is planned over", PLAN, "if (mapping->quarantined || mapping->slot < slot) return;",
-           "if (mapping->slot < slot) return;", "stitch_test", "Plan*"),
+           "if (mapping->slot < slot) return;", "stitch_test", "*/Plan*"),
     mutant("what the driver would not release is not tried again at the end", TABLE, "  pool_.release_lost();\n", "",
            "memory_test", "*ShutDown*"),
     mutant("addresses stay reserved where their books find no host memory", STITCH,
@@ -131,7 +143,8 @@ MUTANTS = [
            "    return released;", "memory_test", "*PhyPool*"),
     mutant("the peak of held memory does not rise", PHY_POOL, "if (held_bytes() > peak_held_bytes())", "if (false)",
            "memory_test", "*PhyPool*"),
-    mutant("a live block is not counted in its pool", POOL, "  ++live_blocks_;\n", "", "stitch_test", "Pool*"),
+    mutant("a free run is not counted in its pool", POOL, "  free_bytes_ += block->bytes;\n", "", "stitch_test",
+           "Pool*"),
     mutant("a block freed with uses leaves its list of them behind", DEVICE, "      uses_.erase(block);\n", "",
            INTERLEAVINGS, "*Model*RecordedUses"),
 
