@@ -16,11 +16,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <new>
+#include <optional>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
+#include "gmlake/oom.hpp"
 #include "gmlake/options.hpp"
 #include "gmlake/result.hpp"
 #include "gmlake/snapshot.hpp"
@@ -37,8 +37,7 @@ class Driver;
 // are freed and its work is complete. The per-thread default stream counts as one stream: one thread at a time.
 using StreamHandle = void*;
 
-// What the throwing forms throw, with describe(error) as what(). Out of memory is a std::bad_alloc, as containers
-// expect.
+// What the throwing forms throw, with describe(error) as what(); out of memory is OutOfMemoryError, of oom.hpp.
 class AllocationError : public std::runtime_error {
  public:
   explicit AllocationError(const Error& error) : std::runtime_error(describe(error)), error_(error) {}
@@ -46,17 +45,6 @@ class AllocationError : public std::runtime_error {
 
  private:
   Error error_;
-};
-
-class OutOfMemoryError : public std::bad_alloc {
- public:
-  explicit OutOfMemoryError(const Error& error) : error_(error), text_(describe(error)) {}
-  const char* what() const noexcept override { return text_.c_str(); }
-  const Error& error() const { return error_; }
-
- private:
-  Error error_;
-  std::string text_;
 };
 
 class Allocator {
@@ -77,7 +65,7 @@ class Allocator {
   // run fits. Errors: out_of_memory, invalid_size (more than the device has), invalid_device, address_space,
   // too_many_mappings, and what the driver refuses.
   Result<void*> try_allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr) noexcept;
-  // The same; throws OutOfMemoryError or AllocationError.
+  // The same; throws OutOfMemoryError, with the report, or AllocationError.
   void* allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr);
 
   // Ends a block's use. Work enqueued by now, on the stream that the block was allocated on, may still use it: that
@@ -102,6 +90,19 @@ class Allocator {
   Status set_limit_fraction(double fraction, int device = 0) noexcept;
   Result<std::uint64_t> limit(int device = 0) const noexcept;  // bytes, the lower of the two
   Result<double> limit_fraction(int device = 0) const noexcept;
+
+  // The report of the last request on a device that ended for want of memory, mappings or addresses, whichever thread's
+  // it was. None where none has, or the device was never used.
+  std::optional<OutOfMemoryReport> last_oom(int device = 0) const;
+
+  // Callbacks of an out-of-memory: oom.hpp says when they are called and what they may do. Adding throws std::bad_alloc
+  // with nothing changed. Removing returns false where there is no such callback. Once it has returned, the callback is
+  // called no more, runs on no thread, and is gone with all it holds; so a thread that a callback waits for must not
+  // remove it. From inside any callback it waits for nothing, and calls in progress go on to their end. While the
+  // process exits, and in a forked child, nothing is added (CallbackId::none) or removed.
+  CallbackId add_release_callback(ReleaseCallback callback);
+  CallbackId add_out_of_memory_observer(OutOfMemoryObserver observer);
+  bool remove_callback(CallbackId id);
 
   // Gives cached memory back to the driver, the least that leaves each device with at most `keep_bytes` held, or all
   // that can go. PhyBlocks go whole, so less may be left by up to the smallest of them. Waits for the streams.

@@ -2,6 +2,7 @@
 // Pure functions, callable from any thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -25,6 +26,8 @@ std::optional<std::uint64_t> parse_bytes(std::string_view text);
 
 // "27.43 GiB", "512.00 KiB", "17 B": three to five significant digits and the largest unit that keeps the number >= 1.
 std::string format_bytes(std::uint64_t bytes);
+// The same into `out`, ended by a null byte, without taking host memory: 16 bytes are enough for any count.
+void write_bytes(std::uint64_t bytes, char* out, std::size_t size) noexcept;
 
 // Rounds up to a multiple of `step`, a power of two. The caller has checked that the result fits 64 bits.
 constexpr std::uint64_t round_up(std::uint64_t bytes, std::uint64_t step) { return (bytes + step - 1) & ~(step - 1); }

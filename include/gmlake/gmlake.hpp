@@ -8,6 +8,7 @@
 
 #include "gmlake/allocator.hpp"
 #include "gmlake/bytes.hpp"
+#include "gmlake/oom.hpp"
 #include "gmlake/options.hpp"
 #include "gmlake/result.hpp"
 #include "gmlake/snapshot.hpp"

@@ -80,6 +80,7 @@ struct DeviceStats {
   std::uint64_t rung_stream_wait = 0;
   std::uint64_t rung_release_cached = 0;
   std::uint64_t rung_wait = 0;
+  std::uint64_t rung_callbacks = 0;
   std::uint64_t invalid_frees = 0;  // deallocate() of what was no start of a live block
 };
 

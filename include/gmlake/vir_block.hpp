@@ -38,6 +38,7 @@ class VirBlock {
 
  private:
   friend Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const VirBlockOptions& options);
+  friend std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOptions& options);
   VirBlock(Allocator& allocator, std::size_t bytes, int device)
       : allocator_(allocator), bytes_(bytes), device_(device) {}
 

@@ -9,6 +9,7 @@
 #include "alloc/default_driver.hpp"
 #include "alloc/device_allocator.hpp"
 #include "alloc/hot_path.hpp"
+#include "alloc/oom_callbacks.hpp"
 #include "base/check.hpp"
 #include "base/mutex.hpp"
 #include "base/process.hpp"
@@ -41,6 +42,7 @@ struct Allocator::State {
   std::unique_ptr<driver::Driver> owned;  // where the allocator opened the driver itself
   driver::Driver* driver = nullptr;
   Options options;
+  alloc::OomCallbacks callbacks;
   Mutex making;                                        // one thread makes a device's allocator
   std::vector<std::atomic<DeviceAllocator*>> devices;  // by number; null until first used
   State* next_abandoned = nullptr;
@@ -64,7 +66,7 @@ struct Allocator::State {
     if (DeviceAllocator* made = slot.load(std::memory_order_acquire)) return made;
     const MutexLock lock(making);
     if (DeviceAllocator* made = slot.load(std::memory_order_relaxed)) return made;
-    Result<std::unique_ptr<DeviceAllocator>> fresh = DeviceAllocator::create(*driver, number, options);
+    Result<std::unique_ptr<DeviceAllocator>> fresh = DeviceAllocator::create(*driver, number, options, callbacks);
     if (!fresh) return fresh.error();
     slot.store((*fresh).get(), std::memory_order_release);
     return (*fresh).release();
@@ -93,6 +95,20 @@ struct Allocator::State {
       }
     }
     return false;
+  }
+
+  // The other way: whatever takes more than a cached run, and every error.
+  Result<void*> allocate(std::size_t bytes, int device_number, StreamHandle stream,
+                         std::optional<OutOfMemoryReport>* report) noexcept {
+    return guarded(Step::allocate, bytes, [&]() -> Result<void*> {
+      const Result<DeviceAllocator*> allocator = device(device_number);
+      if (!allocator) return allocator.error();
+      if (bytes == 0) return nullptr;
+      const Result<driver::Address> address = (*allocator)->allocate(bytes, bits(stream), report);
+      audit();
+      if (!address) return address.error();
+      return to_pointer(*address);
+    });
   }
 
   Status deallocate(const void* pointer, std::optional<std::uint64_t> stream) noexcept {
@@ -186,23 +202,23 @@ Result<std::unique_ptr<Allocator>> Allocator::create(driver::Driver& driver, con
 
 Result<void*> Allocator::try_allocate(std::size_t bytes, int device, StreamHandle stream) noexcept {
   if (void* cached = state_->allocate_cached(bytes, device, bits(stream))) return cached;
-  return guarded(Step::allocate, bytes, [&]() -> Result<void*> {
-    const Result<DeviceAllocator*> allocator = state_->device(device);
-    if (!allocator) return allocator.error();
-    if (bytes == 0) return nullptr;
-    const Result<driver::Address> address = (*allocator)->allocate(bytes, bits(stream));
-    state_->audit();
-    if (!address) return address.error();
-    return to_pointer(*address);
-  });
+  return state_->allocate(bytes, device, stream, nullptr);
 }
 
 void* Allocator::allocate(std::size_t bytes, int device, StreamHandle stream) {
   if (void* cached = state_->allocate_cached(bytes, device, bits(stream))) return cached;
-  const Result<void*> pointer = try_allocate(bytes, device, stream);
+  std::optional<OutOfMemoryReport> report;
+  const Result<void*> pointer = state_->allocate(bytes, device, stream, &report);
   if (pointer) return *pointer;
-  if (pointer.error().code == ErrorCode::out_of_memory) throw OutOfMemoryError(pointer.error());
-  throw AllocationError(pointer.error());
+  if (pointer.error().code != ErrorCode::out_of_memory) throw AllocationError(pointer.error());
+  if (!report) {  // host memory ran out before there was a device to report of
+    report.emplace();
+    report->error = pointer.error();
+    report->device = device;
+    report->requested_bytes = bytes;
+    report->remedy = Remedy::host_memory;
+  }
+  throw OutOfMemoryError(*report);
 }
 
 Status Allocator::try_deallocate(void* pointer) noexcept { return state_->deallocate(pointer, std::nullopt); }
@@ -269,6 +285,24 @@ Result<double> Allocator::limit_fraction(int device) const noexcept {
     return (*allocator)->limit_fraction();
   });
 }
+
+std::optional<OutOfMemoryReport> Allocator::last_oom(int device) const {
+  if (!state_->origin.intact() || device < 0 || device >= device_count()) return std::nullopt;
+  const DeviceAllocator* made = state_->devices[static_cast<std::size_t>(device)].load(std::memory_order_acquire);
+  return made == nullptr ? std::nullopt : made->last_oom();
+}
+
+CallbackId Allocator::add_release_callback(ReleaseCallback callback) {
+  if (!state_->origin.intact()) return CallbackId::none;
+  return state_->callbacks.add_release(std::move(callback));
+}
+
+CallbackId Allocator::add_out_of_memory_observer(OutOfMemoryObserver observer) {
+  if (!state_->origin.intact()) return CallbackId::none;
+  return state_->callbacks.add_observer(std::move(observer));
+}
+
+bool Allocator::remove_callback(CallbackId id) { return state_->origin.intact() && state_->callbacks.remove(id); }
 
 Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
   if (!state_->origin.intact()) return state_->late(Step::trim, keep_bytes);

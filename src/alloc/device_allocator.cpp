@@ -39,7 +39,7 @@ void check_pool_stats(const PoolStats& stats, const PoolStats& recounted) {
 }  // namespace
 
 Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver& driver, int device,
-                                                                 const Options& options) {
+                                                                 const Options& options, OomCallbacks& callbacks) {
   const Result<driver::DeviceProperties> properties = driver.device_properties(device);
   if (!properties) return properties.error();
   if (!properties->vmm_supported) {
@@ -48,11 +48,12 @@ Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver&
   const Result<std::uint64_t> granularity = driver.granularity({.location = {driver::Location::Kind::device, device}});
   if (!granularity) return granularity.error();
   const auto shift = static_cast<std::uint32_t>(std::countr_zero(*granularity));
-  return std::unique_ptr<DeviceAllocator>(new DeviceAllocator(driver, device, options, shift, properties->total_bytes));
+  return std::unique_ptr<DeviceAllocator>(
+      new DeviceAllocator(driver, device, options, shift, properties->total_bytes, callbacks));
 }
 
 DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Options& options,
-                                 std::uint32_t granule_shift, std::uint64_t total_bytes)
+                                 std::uint32_t granule_shift, std::uint64_t total_bytes, OomCallbacks& callbacks)
     : meter_(driver),
       driver_(meter_),
       device_(device),
@@ -61,6 +62,7 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Optio
       total_bytes_(total_bytes),
       own_limit_bytes_(options.limit_bytes),
       limit_fraction_(options.limit_fraction),
+      callbacks_(callbacks),
       fences_(driver_, device),
       phy_pool_(driver_, {.location = {driver::Location::Kind::device, device}}, granule_shift),
       mappings_(driver_, phy_pool_, granule_shift, {device}),
@@ -110,7 +112,8 @@ void DeviceAllocator::reserve_records() {
   blocks_.reserve(1);
 }
 
-Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t stream) {
+Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t stream,
+                                          std::optional<OutOfMemoryReport>* report) {
   if (bytes == 0 || bytes > total_bytes_) return Error{ErrorCode::invalid_size, Step::allocate, bytes};
   if (driver_.lost()) [[unlikely]]
     return Error{ErrorCode::device_lost, driver_.lost_at(), bytes};
@@ -127,9 +130,9 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
         return hand_out(pool, run, rounded, bytes, runs_before);
       }
     }
-    return allocate_slowly(*state, rounded, bytes);
+    return allocate_slowly(*state, rounded, bytes, report);
   } catch (const std::bad_alloc&) {  // of the host, for the books
-    return Error{ErrorCode::out_of_memory, Step::allocate, bytes};
+    return host_ran_out(stream, bytes, report);
   }
 }
 

@@ -15,11 +15,13 @@
 #include <unordered_map>
 #include <vector>
 
+#include "alloc/oom_callbacks.hpp"
 #include "alloc/usage.hpp"
 #include "base/mutex.hpp"
 #include "driver/driver.hpp"
 #include "driver/gate.hpp"
 #include "driver/record.hpp"
+#include "gmlake/oom.hpp"
 #include "gmlake/options.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
@@ -38,7 +40,8 @@ using driver::Address;
 class DeviceAllocator {
  public:
   // Asks the driver for the device's granularity and memory. Errors: invalid_device, not_supported, no_driver.
-  static Result<std::unique_ptr<DeviceAllocator>> create(driver::Driver& driver, int device, const Options& options);
+  static Result<std::unique_ptr<DeviceAllocator>> create(driver::Driver& driver, int device, const Options& options,
+                                                         OomCallbacks& callbacks);
   // Waits for nothing: what is live is unmapped with the rest. Destroy it when all work is done.
   ~DeviceAllocator();
   DeviceAllocator(const DeviceAllocator&) = delete;
@@ -55,9 +58,11 @@ class DeviceAllocator {
     return address >= begin_.load(std::memory_order_relaxed) && address < end_.load(std::memory_order_relaxed);
   }
 
-  // `bytes` > 0; rounded up to 512. Contents are unspecified. Errors: device_lost, once any driver call has said so,
-  // with the step that did: from then on frees keep the books, no block is handed out, and no call is made.
-  Result<Address> allocate(std::uint64_t bytes, std::uint64_t stream);
+  // `bytes` > 0; rounded up to 512. Contents are unspecified. `report`, where given, receives that of a shortage.
+  // Errors: device_lost, once any driver call has said so, with the step that did: from then on frees keep the books,
+  // no block is handed out, and no call is made.
+  Result<Address> allocate(std::uint64_t bytes, std::uint64_t stream,
+                           std::optional<OutOfMemoryReport>* report = nullptr);
   // `stream`: the stream on which the caller used it last; none: the one it was allocated on. Errors: invalid_pointer.
   Status deallocate(Address address, std::optional<std::uint64_t> stream);
   // Work enqueued on `stream` by now uses the block: it is not handed out again before that is complete.
@@ -82,6 +87,8 @@ class DeviceAllocator {
 
   DeviceStats stats() const;
   void reset_peaks();
+  // The report of the last request that ended in a shortage: of memory, mappings or addresses.
+  std::optional<OutOfMemoryReport> last_oom() const;
   int device() const { return device_; }
 
   // Recounts every counter and index from nothing and compares. Aborts on a difference.
@@ -108,16 +115,27 @@ class DeviceAllocator {
   };
 
   DeviceAllocator(driver::Driver& driver, int device, const Options& options, std::uint32_t granule_shift,
-                  std::uint64_t total_bytes);
+                  std::uint64_t total_bytes, OomCallbacks& callbacks);
 
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
   std::vector<memory::StreamIndex> uses_of(const stitch::Block& block, memory::StreamIndex freed_on) const
       GMLAKE_REQUIRES(state_);
-  Result<Address> allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested);
+  Result<Address> allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested,
+                                  std::optional<OutOfMemoryReport>* wanted) GMLAKE_EXCLUDES(grow_, state_);
+
+  // What a shortage leads to: device_oom.cpp.
+  void note_rung(Rung rung, OutOfMemoryReport& report) GMLAKE_REQUIRES(grow_);
+  void complete(OutOfMemoryReport& report, const Error& error) GMLAKE_REQUIRES(grow_);
+  Error give_up(const OutOfMemoryReport& report, std::optional<OutOfMemoryReport>* wanted)
+      GMLAKE_EXCLUDES(grow_, state_);
+  Error host_ran_out(std::uint64_t stream, std::uint64_t bytes, std::optional<OutOfMemoryReport>* wanted)
+      GMLAKE_EXCLUDES(grow_, state_);
 
   // The ladder's rungs, first to last: device_ladder.cpp. Each returns an address, or nothing where it could not help;
   // refusal_ then may say why.
   using Found = std::optional<Address>;
+  Result<Address> climb(const Request& request, bool after_callbacks, OutOfMemoryReport& report)
+      GMLAKE_EXCLUDES(grow_, state_);
   Found try_own_stream(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_passed_streams(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_stream_wait(const Request& request) GMLAKE_REQUIRES(grow_);
@@ -168,7 +186,8 @@ class DeviceAllocator {
   // Everything that is spare and at no address.
   void release_spare() GMLAKE_REQUIRES(grow_);
   // The least of the spare and cached PhyBlocks, behind passed fences, that makes `granules`; or all of them.
-  void release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
+  // Returns the bytes that the driver took.
+  std::uint64_t release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
   struct Releasable {
     memory::PhyBlock* block = nullptr;
     stitch::Block* run = nullptr;  // the free run that it lies in; null: it is spare
@@ -176,7 +195,7 @@ class DeviceAllocator {
   std::vector<Releasable> releasable() GMLAKE_REQUIRES(grow_, state_);
   // Takes cached ones out of their runs: then they are spare, with stale mappings. Throws with nothing changed.
   void take_out(std::vector<Releasable>& chosen) GMLAKE_REQUIRES(grow_, state_);
-  void give_back(const std::vector<Releasable>& taken) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  std::uint64_t give_back(const std::vector<Releasable>& taken) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   void release_vacant_segments() GMLAKE_REQUIRES(grow_);
   // Retires stale mappings until `more` new ones keep the bound. False: they cannot.
   bool make_room_for(std::uint64_t more) GMLAKE_REQUIRES(grow_);
@@ -203,6 +222,8 @@ class DeviceAllocator {
   std::atomic<Address> begin_{UINT64_MAX};
   std::atomic<Address> end_{0};
 
+  OomCallbacks& callbacks_;
+
   mutable Mutex grow_ GMLAKE_ACQUIRED_BEFORE(state_);
   mutable Mutex state_;
 
@@ -213,7 +234,14 @@ class DeviceAllocator {
   stitch::Stitcher stitcher_ GMLAKE_GUARDED_BY(grow_);
   // What the driver, not the limit, leaves to create: known only once it has refused during this request.
   std::optional<std::uint64_t> driver_headroom_ GMLAKE_GUARDED_BY(grow_);
-  std::optional<Error> refusal_ GMLAKE_GUARDED_BY(grow_);     // its last refusal during this request
+  std::optional<Error> refusal_ GMLAKE_GUARDED_BY(grow_);  // its last refusal during this request
+  // What the rung being climbed has come to.
+  struct Tally {
+    RungOutcome outcome = RungOutcome::not_tried;
+    std::uint64_t movable_bytes = 0;   // within its reach
+    std::uint64_t released_bytes = 0;  // to the driver
+  };
+  Tally tally_ GMLAKE_GUARDED_BY(grow_);
   std::uint64_t settled_bytes_ GMLAKE_GUARDED_BY(grow_) = 0;  // held when memory began to be freed
 
   stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);
@@ -225,6 +253,9 @@ class DeviceAllocator {
   std::deque<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
   mutable Usage usage_ GMLAKE_GUARDED_BY(state_);  // a reader settles pools first: settle_pools()
   DeviceStats counts_ GMLAKE_GUARDED_BY(state_);   // what no other class counts; the rest of it stays zero
+
+  mutable Mutex last_oom_mutex_;  // its own, so that reading never waits for a request that waits
+  std::optional<OutOfMemoryReport> last_oom_ GMLAKE_GUARDED_BY(last_oom_mutex_);
 };
 
 }  // namespace gmlake::alloc

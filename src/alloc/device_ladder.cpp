@@ -11,32 +11,79 @@ namespace gmlake::alloc {
 using stitch::Block;
 using stitch::Pool;
 
-Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested) {
+namespace {
+
+// What more memory, or a callback that frees some, may mend.
+bool is_shortage(ErrorCode code) {
+  return code == ErrorCode::out_of_memory || code == ErrorCode::too_many_mappings || code == ErrorCode::address_space;
+}
+
+}  // namespace
+
+// The whole ladder; then, with no lock held, the callbacks, and the ladder again for as long as they free something.
+Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested,
+                                                 std::optional<OutOfMemoryReport>* wanted) {
+  const Request request{stream, bytes <= stitch::kSmallLimit ? *stream.small : *stream.large, bytes, requested};
+  OutOfMemoryReport report;
+  for (;;) {
+    const Result<Address> found = climb(request, report.callback_rounds > 0, report);
+    if (found || !is_shortage(found.error().code)) return found;
+    if (report.callback_rounds == kMaxCallbackRounds) break;
+    const OomCallbacks::Answer answer = callbacks_.ask(report);
+    if (answer == OomCallbacks::Answer::nobody) break;
+    ++report.callback_rounds;
+    report.rung(Rung::callbacks).outcome = RungOutcome::too_little;
+    if (answer == OomCallbacks::Answer::no) break;
+  }
+  return give_up(report, wanted);
+}
+
+Result<Address> DeviceAllocator::climb(const Request& request, bool after_callbacks, OutOfMemoryReport& report) {
   struct Step {
+    Rung rung;
     Found (DeviceAllocator::*climb)(const Request&);
     std::uint64_t DeviceStats::*counter;
   };
   static constexpr Step kLadder[] = {
-      {&DeviceAllocator::try_own_stream, &DeviceStats::rung_own_stream},
-      {&DeviceAllocator::try_passed_streams, &DeviceStats::rung_passed_streams},
-      {&DeviceAllocator::try_stream_wait, &DeviceStats::rung_stream_wait},
-      {&DeviceAllocator::try_release_cached, &DeviceStats::rung_release_cached},
-      {&DeviceAllocator::try_wait, &DeviceStats::rung_wait},
+      {Rung::own_stream, &DeviceAllocator::try_own_stream, &DeviceStats::rung_own_stream},
+      {Rung::passed_streams, &DeviceAllocator::try_passed_streams, &DeviceStats::rung_passed_streams},
+      {Rung::stream_wait, &DeviceAllocator::try_stream_wait, &DeviceStats::rung_stream_wait},
+      {Rung::release_cached, &DeviceAllocator::try_release_cached, &DeviceStats::rung_release_cached},
+      {Rung::wait, &DeviceAllocator::try_wait, &DeviceStats::rung_wait},
   };
   const MutexLock grow(grow_);
-  const Request request{stream, bytes <= stitch::kSmallLimit ? *stream.small : *stream.large, bytes, requested};
   driver_headroom_.reset();
   refusal_.reset();
+  report.stream = request.stream.stream.handle;
+  report.requested_bytes = request.requested;
+  report.movable_bytes = 0;
 
   reclaim_deferred();
-  if (const Found found = fit(request)) return *found;
+  Found found = fit(request);
+  std::uint64_t DeviceStats::*counter = nullptr;
   for (const Step& step : kLadder) {
-    if (const Found found = (this->*step.climb)(request)) {
-      count(step.counter);
-      return *found;
-    }
+    if (found) break;
+    tally_ = {};
+    found = (this->*step.climb)(request);
+    counter = step.counter;
+    if (!found) note_rung(step.rung, report);
   }
-  return final_error(request);
+  if (!found) {
+    const Error error = final_error(request);
+    complete(report, error);
+    return error;
+  }
+  if (after_callbacks) counter = &DeviceStats::rung_callbacks;
+  if (counter != nullptr) count(counter);
+  return *found;
+}
+
+// What stood in the way: the limit, or the driver, whose last refusal then says at which step.
+Error DeviceAllocator::final_error(const Request& request) {
+  if (driver_.lost()) return {ErrorCode::device_lost, driver_.lost_at(), request.requested};
+  release_spare();  // created on the way up: others may need what this request could not use
+  if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
+  return {ErrorCode::out_of_memory, refusal_ ? refusal_->step : Step::allocate, request.requested};
 }
 
 DeviceAllocator::Found DeviceAllocator::try_own_stream(const Request& request) {
@@ -57,7 +104,7 @@ DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) 
 // Blocks that are cached in sizes that do not fit go back to the driver, and are made anew in sizes that do.
 DeviceAllocator::Found DeviceAllocator::try_release_cached(const Request& request) {
   count(&DeviceStats::num_alloc_retries);
-  release_cached(round_up(request.bytes, granule()) >> granule_shift_);
+  tally_.released_bytes = release_cached(round_up(request.bytes, granule()) >> granule_shift_);
   driver_headroom_.reset();
   return stitch(request, Reach::passed_streams);
 }
@@ -67,15 +114,6 @@ DeviceAllocator::Found DeviceAllocator::try_wait(const Request& request) {
   reclaim_deferred();
   if (const Found found = fit(request)) return found;
   return try_release_cached(request);
-}
-
-// What stood in the way: the limit, or the driver, whose last refusal then says at which step.
-Error DeviceAllocator::final_error(const Request& request) {
-  if (driver_.lost()) return {ErrorCode::device_lost, driver_.lost_at(), request.requested};
-  release_spare();  // created on the way up: others may need what this request could not use
-  if (refusal_ && refusal_->code != ErrorCode::out_of_memory) return *refusal_;
-  count(&DeviceStats::num_ooms);
-  return {ErrorCode::out_of_memory, refusal_ ? refusal_->step : Step::allocate, request.requested};
 }
 
 DeviceAllocator::Found DeviceAllocator::fit(const Request& request) {

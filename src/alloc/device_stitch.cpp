@@ -70,16 +70,24 @@ DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach rea
   bound_stale_mappings();  // before the plan, which may count on those that are left
   bool refused = false;    // by the driver: tried once more then, with what it says is left
   Cleared cleared;
+  Obstacle obstacle = Obstacle::none;
   for (;;) {
     const Attempt attempt = plan_and_claim(request, reach);
-    if (attempt.obstacle == Obstacle::none) {
-      const Found found = carry_out(request, *attempt.plan, reach == Reach::all_streams);
-      if (found || refused) return found;
+    obstacle = attempt.obstacle;
+    if (obstacle == Obstacle::none) {
+      if (const Found found = carry_out(request, *attempt.plan, reach == Reach::all_streams)) return found;
+      if (refused) break;
       refused = true;
     } else if (!clear_away(request, attempt, cleared)) {
-      return std::nullopt;
+      break;
     }
   }
+  tally_.movable_bytes = planner_.donor_granules() << granule_shift_;
+  tally_.outcome = refused                           ? RungOutcome::refused
+                   : obstacle == Obstacle::addresses ? RungOutcome::no_addresses
+                   : obstacle == Obstacle::mappings  ? RungOutcome::no_mappings
+                                                     : RungOutcome::too_little;
+  return std::nullopt;
 }
 
 // The plan for a request, claimed; or what stands in its way, with nothing claimed.

@@ -82,13 +82,15 @@ void DeviceAllocator::take_out(std::vector<Releasable>& chosen) {
   usage_.recount_homes(cached_totals());
 }
 
-void DeviceAllocator::give_back(const std::vector<Releasable>& taken) {
+std::uint64_t DeviceAllocator::give_back(const std::vector<Releasable>& taken) {
+  const std::uint64_t held = phy_pool_.held_bytes();
   for (const Releasable& each : taken) {  // what stays mapped stays spare, and what is refused is counted as lost
     if (mappings_.retire_all_of(each.block).ok()) (void)phy_pool_.release(each.block).ok();
   }
+  return held - phy_pool_.held_bytes();
 }
 
-void DeviceAllocator::release_cached(std::uint64_t granules) {
+std::uint64_t DeviceAllocator::release_cached(std::uint64_t granules) {
   std::vector<Releasable> chosen;
   {
     const MutexLock lock(state_);
@@ -98,7 +100,7 @@ void DeviceAllocator::release_cached(std::uint64_t granules) {
     keep_least(chosen, granules);
     take_out(chosen);
   }
-  give_back(chosen);
+  return give_back(chosen);
 }
 
 void DeviceAllocator::release_spare() {
@@ -132,7 +134,7 @@ Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
   reclaim_deferred();
   mappings_.retire(fences_, 0);
   if (phy_pool_.held_bytes() > keep_bytes) {
-    release_cached(round_up(phy_pool_.held_bytes() - keep_bytes, granule()) >> granule_shift_);
+    (void)release_cached(round_up(phy_pool_.held_bytes() - keep_bytes, granule()) >> granule_shift_);
   }
   release_vacant_segments();
   return refusal_ ? Status(*refusal_) : Status();

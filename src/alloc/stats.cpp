@@ -76,6 +76,7 @@ constexpr std::array kCounts = {
     Count{"gmlake.rung_stream_wait", &DeviceStats::rung_stream_wait},
     Count{"gmlake.rung_release_cached", &DeviceStats::rung_release_cached},
     Count{"gmlake.rung_wait", &DeviceStats::rung_wait},
+    Count{"gmlake.rung_callbacks", &DeviceStats::rung_callbacks},
     Count{"gmlake.invalid_frees", &DeviceStats::invalid_frees},
 };
 

@@ -78,6 +78,7 @@ class Usage {
   void add_segment(SizeClass size_class);
   void remove_segment(SizeClass size_class);
 
+  std::uint64_t live_bytes() const { return all_.live_bytes.now(); }
   std::uint64_t active_bytes() const { return all_.live_bytes.now() + pending_bytes(); }
   std::uint64_t peak_active_bytes() const;
   std::uint64_t freed_bytes() const { return classes_[0].freed_bytes + classes_[1].freed_bytes; }

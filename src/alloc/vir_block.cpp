@@ -27,10 +27,11 @@ Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const 
 }
 
 std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOptions& options) {
-  Result<std::unique_ptr<VirBlock>> block = try_create_vir_block(bytes, options);
-  if (block) return std::move(block).value();
-  if (block.error().code == ErrorCode::out_of_memory) throw OutOfMemoryError(block.error());
-  throw AllocationError(block.error());
+  if (bytes == 0) throw AllocationError({ErrorCode::invalid_size, Step::allocate, 0});
+  Allocator& allocator = options.allocator != nullptr ? *options.allocator : default_allocator();
+  std::unique_ptr<VirBlock> block(new VirBlock(allocator, bytes, options.device));
+  block->address_ = allocator.allocate(bytes, options.device, options.stream);
+  return block;
 }
 
 }  // namespace gmlake

@@ -51,7 +51,7 @@ std::optional<std::uint64_t> parse_bytes(std::string_view text) {
   return static_cast<std::uint64_t>(bytes);
 }
 
-std::string format_bytes(std::uint64_t bytes) {
+void write_bytes(std::uint64_t bytes, char* out, std::size_t size) noexcept {
   constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
   std::size_t unit = 0;
   auto number = static_cast<double>(bytes);
@@ -60,8 +60,12 @@ std::string format_bytes(std::uint64_t bytes) {
     number /= 1024.0;
     ++unit;
   }
-  char text[48];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.2f %s", number, kUnits[unit]);
+  std::snprintf(out, size, unit == 0 ? "%.0f %s" : "%.2f %s", number, kUnits[unit]);
+}
+
+std::string format_bytes(std::uint64_t bytes) {
+  char text[16];
+  write_bytes(bytes, text, sizeof text);
   return text;
 }
 

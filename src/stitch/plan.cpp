@@ -54,6 +54,12 @@ const std::vector<Donor>& Planner::collect(const PlanRequest& request) {
   return donors_;
 }
 
+std::uint64_t Planner::donor_granules() const {
+  std::uint64_t granules = 0;
+  for (const Donor& donor : donors_) granules += donor.mapping->block->granules;
+  return granules;
+}
+
 // A stale mapping may be its block's home again where the block is free: spare, or a donor from outside the window.
 bool Planner::may_revive(const Mapping* mapping, Address begin, Address end) const {
   const PhyBlock* block = mapping->block;

@@ -77,6 +77,8 @@ class Planner {
 
   // Every PhyBlock that lies whole in a free run of the request's donors and may leave it, the first choice first.
   const std::vector<Donor>& collect(const PlanRequest& request);
+  // Of the donors of the last request: what could have been moved to it. Before any mapping ends.
+  std::uint64_t donor_granules() const;
 
  private:
   struct Window {

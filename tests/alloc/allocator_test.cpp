@@ -67,7 +67,7 @@ TEST(Allocator, ThrowsWhatItsResultsName) {
   } catch (const OutOfMemoryError& error) {
     EXPECT_EQ(error.error().code, ErrorCode::out_of_memory);
     EXPECT_EQ(error.error().value, kGranule);
-    EXPECT_EQ(describe(error.error()), error.what());
+    EXPECT_EQ(describe(error.report()), error.what());
   }
   EXPECT_THROW(machine.allocator().allocate(kGranule), std::bad_alloc);  // as containers expect
   try {

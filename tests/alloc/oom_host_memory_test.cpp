@@ -1,0 +1,129 @@
+// The host runs out of memory while the device does, or instead: the report is made all the same, and the books stand.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+#include "support/failing_new.hpp"
+#include "support/machine.hpp"
+#include "support/sheltered_driver.hpp"
+
+namespace gmlake::test {
+namespace {
+
+using gmlake::testing::FailingNew;
+using gmlake::testing::NoFailingNew;
+
+// An allocator on a driver that has host memory whatever happens, as real ones do.
+struct Rig {
+  explicit Rig(std::uint64_t granules) : model(small_model(granules)), sheltered(model) {
+    allocator = std::move(Allocator::create(sheltered, Options{})).value();
+  }
+  void* allocate(std::uint64_t bytes, std::uint64_t stream) {
+    void* pointer = allocator->allocate(bytes, 0, stream_handle(stream));
+    allocator->check();
+    return pointer;
+  }
+  void deallocate(void* pointer, std::uint64_t stream) {
+    EXPECT_TRUE(allocator->try_deallocate(pointer, stream_handle(stream)).ok());
+    allocator->check();
+  }
+
+  driver::ModelDriver model;
+  testing::ShelteredDriver sheltered;
+  std::unique_ptr<Allocator> allocator;
+};
+
+TEST(OomOfTheHost, IsReportedAsThat) {
+  Rig rig(100);
+  void* live = rig.allocate(10 * kGranule, 0);
+  std::optional<OutOfMemoryReport> report;
+  {
+    const FailingNew failing(1, true);
+    try {
+      (void)rig.allocator->allocate(20 * kGranule, 0, stream_handle(5));
+    } catch (const OutOfMemoryError& error) {
+      const NoFailingNew none;
+      report = error.report();
+      EXPECT_EQ(describe(error.report()), error.what());
+    }
+  }
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->remedy, Remedy::host_memory);
+  EXPECT_EQ(report->requested_bytes, 20 * kGranule);
+  EXPECT_EQ(report->allocated_bytes, 10 * kGranule);
+  EXPECT_EQ(rig.allocator->stats().num_ooms, 1u);
+  rig.allocator->check();
+  rig.deallocate(rig.allocate(20 * kGranule, 5), 5);
+  rig.deallocate(live, 0);
+}
+
+// A request that the device cannot meet, with each allocation of the host failing in turn, and all after it: each time
+// there is an error and its report, observers are told, and the same request succeeds once there is room.
+TEST(OomOfTheHost, LosesNoReportOfTheDevices) {
+  std::uint64_t failed = 0;
+  for (std::uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("allocation " + std::to_string(nth));
+    Rig rig(60);
+    std::vector<void*> blocks;
+    for (int i = 0; i < 6; ++i) blocks.push_back(rig.allocate(8 * kGranule, static_cast<std::uint64_t>(i % 2)));
+    for (std::size_t i = 0; i < blocks.size(); i += 3) rig.deallocate(blocks[i], i % 2);
+    std::uint64_t told = 0;
+    std::uint64_t asked = 0;
+    rig.allocator->add_out_of_memory_observer([&](const OutOfMemoryReport&) { ++told; });
+    rig.allocator->add_release_callback([&](const OutOfMemoryReport&) {
+      ++asked;
+      return false;
+    });
+    bool reached = false;
+    bool thrown = false;
+    {
+      const FailingNew failing(nth, nth % 2 == 0);
+      try {
+        (void)rig.allocator->allocate(50 * kGranule, 0, stream_handle(2));
+      } catch (const OutOfMemoryError& error) {
+        thrown = error.report().requested_bytes == 50 * kGranule;
+      }
+      reached = failing.reached();
+    }
+    EXPECT_TRUE(thrown);
+    EXPECT_EQ(told, 1u);
+    EXPECT_LE(asked, 1u);
+    const std::optional<OutOfMemoryReport> report = rig.allocator->last_oom();
+    ASSERT_TRUE(report.has_value());
+    EXPECT_EQ(report->requested_bytes, 50 * kGranule);
+    rig.allocator->check();
+    rig.model.check();
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      if (i % 3 != 0) rig.deallocate(blocks[i], i % 2);
+    }
+    rig.deallocate(rig.allocate(50 * kGranule, 2), 2);
+    if (!reached) break;
+    ++failed;
+  }
+  EXPECT_GT(failed, 3u) << "nothing was made to fail";
+}
+
+TEST(OomOfTheHost, AddsACallbackOrDoesNot) {
+  for (std::uint64_t nth = 1;; ++nth) {
+    Machine machine(small_model(10));
+    int asked = 0;
+    bool added = false;
+    bool reached = false;
+    {
+      const FailingNew failing(nth);
+      try {
+        machine.allocator().add_release_callback([&](const OutOfMemoryReport&) { return ++asked > 100; });
+        added = true;
+      } catch (const std::bad_alloc&) {
+      }
+      reached = failing.reached();
+    }
+    (void)machine.refused(10 * kGranule + 1);
+    EXPECT_NE(added, reached);
+    if (!reached) break;
+  }
+}
+
+}  // namespace
+}  // namespace gmlake::test
