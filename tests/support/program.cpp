@@ -137,10 +137,10 @@ const std::vector<NamedConditions>& named_conditions() {
       list.push_back({name, {}, length, test_operations, share});
       return list.back().conditions;
     };
-    add("NearTheLimit", 2000, 400'000, 400);
+    add("NearTheLimit", 2000, 400'000, 423);
     add("FarFromTheLimit", 2000, 300'000, 210).capacity_granules = 16384;
     {
-      Conditions& c = add("LargePhyBlocks", 2000, 100'000, 20);
+      Conditions& c = add("LargePhyBlocks", 2000, 40'000, 5);
       c.granularity = 4 * kKiB;
       c.capacity_granules = 8192;
       c.options.slack = 0.05;
@@ -159,7 +159,7 @@ const std::vector<NamedConditions>& named_conditions() {
     }
     add("FailingCalls", 500, 100'000, 110).faults = true;
     {
-      Conditions& c = add("FailingCallsLargePhyBlocks", 500, 50'000, 10);
+      Conditions& c = add("FailingCallsLargePhyBlocks", 500, 20'000, 2);
       c.granularity = 4 * kKiB;
       c.capacity_granules = 8192;
       c.faults = true;
