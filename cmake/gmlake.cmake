@@ -32,6 +32,9 @@ function(gmlake_layer name)
   target_include_directories(gmlake_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
   target_compile_features(gmlake_${name} PUBLIC cxx_std_20)
+  if(NOT BUILD_SHARED_LIBS)  # a shared library of the C++ interface exports all of it
+    set_target_properties(gmlake_${name} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  endif()
   target_link_libraries(gmlake_${name} PRIVATE gmlake_flags PUBLIC Threads::Threads ${CMAKE_DL_LIBS})
   foreach(lower IN LISTS arg_USES)
     target_link_libraries(gmlake_${name} PUBLIC gmlake_${lower})

@@ -3,7 +3,11 @@ include(CMakePackageConfigHelpers)
 
 set(gmlake_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/gmlake)
 
-install(TARGETS gmlake EXPORT gmlakeTargets
+set(gmlake_libraries gmlake)
+if(TARGET gmlake_c)
+  list(APPEND gmlake_libraries gmlake_c)
+endif()
+install(TARGETS ${gmlake_libraries} EXPORT gmlakeTargets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT library
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT library
   RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT library

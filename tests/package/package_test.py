@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Uses the package as a stranger would, in a temporary folder, and runs what comes out.
 
-find_package      install to a prefix, build a consumer that finds it there
+find_package      install to a prefix, build consumers in C++ and in C that find it there
 shared            the same with BUILD_SHARED_LIBS
 add_subdirectory  build the consumer with the sources as a subdirectory
 headers           compile every installed header by itself, against the installed prefix alone
@@ -22,8 +22,8 @@ def install(options, prefix):
     run(options.cmake, "--install", options.build, "--prefix", prefix)
 
 
-def build_consumer(options, build, *settings):
-    source = pathlib.Path(__file__).parent / "consumer"
+def build_consumer(options, build, *settings, name="consumer"):
+    source = pathlib.Path(__file__).parent / name
     run(options.cmake, "-S", source, "-B", build, "-G", options.generator, "-DCMAKE_BUILD_TYPE=Release",
         f"-DCMAKE_CXX_COMPILER={options.compiler}", *settings)
     run(options.cmake, "--build", build)
@@ -32,7 +32,9 @@ def build_consumer(options, build, *settings):
 
 def find_package(options, scratch):
     install(options, scratch / "prefix")
-    build_consumer(options, scratch / "build", f"-DCMAKE_PREFIX_PATH={scratch / 'prefix'}")
+    prefix = f"-DCMAKE_PREFIX_PATH={scratch / 'prefix'}"
+    build_consumer(options, scratch / "build", prefix)
+    build_consumer(options, scratch / "build_c", prefix, name="c_consumer")
     run(scratch / "prefix" / "bin" / "gmlake", "--version")
 
 
@@ -42,9 +44,12 @@ def shared(options, scratch):
         "-DGMLAKE_BUILD_TOOLS=OFF", "-DGMLAKE_BUILD_TESTS=OFF", "-DGMLAKE_BUILD_BENCH=OFF",
         f"-DCMAKE_INSTALL_PREFIX={scratch / 'prefix'}")
     run(options.cmake, "--build", scratch / "library", "--target", "install")
-    if not list((scratch / "prefix").glob("lib*/**/libgmlake.so")):
-        sys.exit("no shared library was installed")
-    build_consumer(options, scratch / "build", f"-DCMAKE_PREFIX_PATH={scratch / 'prefix'}")
+    for name in ("libgmlake.so", "libgmlake_c.so"):
+        if not list((scratch / "prefix").glob(f"lib*/**/{name}")):
+            sys.exit(f"no {name} was installed")
+    prefix = f"-DCMAKE_PREFIX_PATH={scratch / 'prefix'}"
+    build_consumer(options, scratch / "build", prefix)
+    build_consumer(options, scratch / "build_c", prefix, name="c_consumer")
 
 
 def add_subdirectory(options, scratch):
@@ -58,6 +63,11 @@ def headers(options, scratch):
     if not installed:
         sys.exit("no headers were installed")
     for header in installed:
+        if header.suffix == ".h":
+            unit = scratch / "unit.c"
+            unit.write_text(f"#include <{header.relative_to(include)}>\n")
+            run(options.compiler, "-x", "c", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wstrict-prototypes",
+                "-Werror", "-fsyntax-only", f"-I{include}", unit)
         unit = scratch / "unit.cpp"
         unit.write_text(f"#include <{header.relative_to(include)}>\n")
         run(options.compiler, "-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-fsyntax-only",

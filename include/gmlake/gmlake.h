@@ -1,0 +1,191 @@
+/* The C interface of gmlake: stable names and plain types, for C and for every language that calls C.
+ *
+ * Conventions. They hold for every function here; a function says only what it adds to them.
+ *
+ *  1. Errors. A function that can fail returns a gmlake_status, GMLAKE_OK where it did what it says. A call that
+ *     fails changes nothing and leaves what its out pointers point to as it was. gmlake_last_error() has the failure
+ *     in words. No exception leaves a function, and none ends the process.
+ *  2. Pointers. An argument that must point to something may be NULL, and a handle may be of the wrong kind,
+ *     destroyed already or no handle at all: the call fails with GMLAKE_INVALID_VALUE. Other pointers are trusted: an
+ *     out pointer points to room for its type, a text ends with a zero byte.
+ *  3. Handles. gmlake_allocator* and gmlake_vir_block* are numbers in the shape of pointers: they point to nothing,
+ *     and only functions of this header know them. A number is not used again.
+ *  4. Ownership. What a ..._create function gave, the ..._destroy function of the same kind takes back, once.
+ *     Destroying NULL is nothing, and no error. Texts that a function returns belong to the library.
+ *  5. Threads. Any thread may call any function at any time, with two exceptions: a handle is destroyed when no other
+ *     call that was given it is still going on, and one vir_block is used by one thread at a time.
+ *  6. Streams. A stream is a CUstream or cudaStream_t of the device in question; NULL is its default stream. Nothing
+ *     here waits for the device but gmlake_trim and, before an out-of-memory error, a request for memory.
+ *  7. Sizes are bytes, devices are numbered from 0. A size of 0 gives a NULL pointer and GMLAKE_OK where the function
+ *     says so, else GMLAKE_INVALID_SIZE. Memory comes in multiples of 512 bytes, aligned to 512, with unspecified
+ *     contents.
+ *  8. Versions. A struct begins with its size and its version, which the caller sets to its sizeof and to the
+ *     ..._VERSION of its header. A caller built with an older or a newer header gets the fields that both sides know,
+ *     and zeros in those that only it knows. Names, numbers and the order of fields stay what they are as long as
+ *     GMLAKE_ABI_VERSION does.
+ *  9. Forks and exit. In the child of a fork, calls with a handle of the parent's fail with GMLAKE_FORKED; once the
+ *     process exits, those that change something fail with GMLAKE_SHUT_DOWN. Neither touches the driver.
+ */
+#ifndef GMLAKE_GMLAKE_H
+#define GMLAKE_GMLAKE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GMLAKE_VERSION_MAJOR 0
+#define GMLAKE_VERSION_MINOR 1
+#define GMLAKE_VERSION_PATCH 0
+#define GMLAKE_ABI_VERSION 1
+
+#if defined(__GNUC__)
+#define GMLAKE_C_API __attribute__((visibility("default")))
+#else
+#define GMLAKE_C_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct gmlake_allocator gmlake_allocator;
+typedef struct gmlake_vir_block gmlake_vir_block;
+
+typedef enum gmlake_status {
+  GMLAKE_OK = 0,
+  GMLAKE_OUT_OF_MEMORY = 1,     /* physical memory, or the limit, is used up; or host memory for the books */
+  GMLAKE_TOO_MANY_MAPPINGS = 2, /* the driver, or the bound on live mappings, takes no more */
+  GMLAKE_ADDRESS_SPACE = 3,     /* no address range of that size is left */
+  GMLAKE_INVALID_VALUE = 4,     /* an argument, or a driver call with a bad argument */
+  GMLAKE_INVALID_SIZE = 5,      /* a size that overflows or exceeds what the device can hold */
+  GMLAKE_INVALID_DEVICE = 6,    /* no such device */
+  GMLAKE_INVALID_POINTER = 7,   /* double free, foreign or interior pointer */
+  GMLAKE_INVALID_OPTION = 8,    /* a setting with an unknown key or a value outside its range */
+  GMLAKE_NOT_SUPPORTED = 9,     /* the device, the driver or this version of the library cannot do this */
+  GMLAKE_NO_DRIVER = 10,        /* no CUDA driver on this machine */
+  GMLAKE_DEVICE_LOST = 11,      /* the device's context is broken for good */
+  GMLAKE_SHUT_DOWN = 12,        /* used while the process exits */
+  GMLAKE_FORKED = 13,           /* used in the child of a fork */
+  GMLAKE_UNKNOWN = 14           /* the driver said something that is none of the above */
+} gmlake_status;
+
+/* The version of the library, which may differ from the header's: major * 1,000,000 + minor * 1,000 + patch. */
+GMLAKE_C_API uint32_t gmlake_version(void);
+/* The same as text, "0.1.0". */
+GMLAKE_C_API const char* gmlake_version_string(void);
+/* The library's GMLAKE_ABI_VERSION. */
+GMLAKE_C_API uint32_t gmlake_abi_version(void);
+
+/* A few words for a status, "out of memory"; "unknown status" for a number that is none. Never NULL. */
+GMLAKE_C_API const char* gmlake_status_text(gmlake_status status);
+/* The last failure of a call by this thread in words, with what was being done and the value in question. Empty where
+ * no call has failed. Stays until the thread's next call that fails. Never NULL. */
+GMLAKE_C_API const char* gmlake_last_error(void);
+
+/* An allocator for the devices of this machine. `options` is "key:value,key:value", as in GMLAKE_CONF; NULL or empty
+ * for the defaults. A setting that is refused is GMLAKE_INVALID_OPTION, and there is no allocator. */
+GMLAKE_C_API gmlake_status gmlake_allocator_create(const char* options, gmlake_allocator** allocator);
+/* The same on a driver by name, for tests of programs on machines without a GPU: "host" is ordinary memory of this
+ * process; "model" keeps books alone, and what it hands out are addresses with nothing behind them. Any other name is
+ * GMLAKE_NOT_SUPPORTED. */
+GMLAKE_C_API gmlake_status gmlake_allocator_create_on(const char* driver, const char* options,
+                                                      gmlake_allocator** allocator);
+/* The one allocator of the process, made at first use with the options of the environment variable GMLAKE_CONF. It is
+ * never destroyed: gmlake_allocator_destroy refuses it. Always the same handle. */
+GMLAKE_C_API gmlake_status gmlake_allocator_default(gmlake_allocator** allocator);
+/* Gives everything back to the driver, live blocks included: call it when all work on the memory is complete. Where
+ * vir_blocks of it are left, that happens when the last of them is destroyed; the handle is of no use from now on. */
+GMLAKE_C_API gmlake_status gmlake_allocator_destroy(gmlake_allocator* allocator);
+
+/* `bytes` of `device` for work on `stream`. 0 bytes are a NULL pointer and no error. */
+GMLAKE_C_API gmlake_status gmlake_allocate(gmlake_allocator* allocator, size_t bytes, int device, void* stream,
+                                           void** pointer);
+/* Ends a block's use. Work enqueued by now on the stream that it was allocated on may still use it. NULL is nothing. */
+GMLAKE_C_API gmlake_status gmlake_deallocate(gmlake_allocator* allocator, void* pointer);
+/* The same where the block was last used on `stream`. */
+GMLAKE_C_API gmlake_status gmlake_deallocate_on(gmlake_allocator* allocator, void* pointer, void* stream);
+/* Work enqueued on `stream` by now uses the block: once freed, it is not handed out before that is complete. */
+GMLAKE_C_API gmlake_status gmlake_record_stream(gmlake_allocator* allocator, void* pointer, void* stream);
+/* Gives cached memory back to the driver until each device holds at most `keep_bytes`, or nothing more can go. */
+GMLAKE_C_API gmlake_status gmlake_trim(gmlake_allocator* allocator, uint64_t keep_bytes);
+
+/* The most physical memory that a device may hold, from now on: in bytes (0: no such limit), and as a share of its
+ * memory, above 0 and at most 1. The lower one counts. What is held already stays until it is given back. */
+GMLAKE_C_API gmlake_status gmlake_set_limit(gmlake_allocator* allocator, int device, uint64_t bytes);
+GMLAKE_C_API gmlake_status gmlake_set_limit_fraction(gmlake_allocator* allocator, int device, double fraction);
+/* The lower of the two, in bytes. */
+GMLAKE_C_API gmlake_status gmlake_get_limit(gmlake_allocator* allocator, int device, uint64_t* bytes);
+
+GMLAKE_C_API gmlake_status gmlake_device_count(gmlake_allocator* allocator, int* count);
+/* The device of a live block, and its bytes as handed out. GMLAKE_INVALID_POINTER for any other pointer. */
+GMLAKE_C_API gmlake_status gmlake_device_of(gmlake_allocator* allocator, const void* pointer, int* device);
+GMLAKE_C_API gmlake_status gmlake_size_of(gmlake_allocator* allocator, const void* pointer, size_t* bytes);
+
+/* A quantity that rises and falls. */
+typedef struct gmlake_stat {
+  uint64_t current;
+  uint64_t peak;
+  uint64_t allocated; /* all that was ever added */
+  uint64_t freed;     /* and taken away */
+} gmlake_stat;
+
+#define GMLAKE_STATS_VERSION 1
+
+/* The counters of one device that matter most, over requests of every size. gmlake_get_stat has all there are. */
+typedef struct gmlake_stats {
+  uint32_t size;    /* sizeof(gmlake_stats) of the caller */
+  uint32_t version; /* GMLAKE_STATS_VERSION of the caller */
+
+  gmlake_stat allocated_bytes; /* live blocks, in multiples of 512 B */
+  gmlake_stat requested_bytes; /* the same, as their callers asked */
+  gmlake_stat active_bytes;    /* live blocks, and freed ones that other streams still use */
+  gmlake_stat reserved_bytes;  /* physical memory held, each byte once */
+  gmlake_stat allocations;     /* live blocks, as a count */
+
+  uint64_t alloc_retries;     /* times that cached memory went back to the driver to try a request again */
+  uint64_t ooms;              /* requests that ended in an out-of-memory error */
+  uint64_t spare_bytes;       /* physical memory held, at no address */
+  uint64_t lost_bytes;        /* physical memory that the driver would not take back */
+  uint64_t address_bytes;     /* addresses reserved */
+  uint64_t quarantined_bytes; /* of them, what the driver would not unmap */
+  uint64_t stale_bytes;       /* mappings kept for reuse */
+  uint64_t mappings;          /* all mappings that the driver has */
+  uint64_t events_pending;
+  uint64_t driver_calls;
+  uint64_t driver_ns; /* spent in them */
+
+  uint64_t stitches;      /* requests that changed mappings */
+  uint64_t moved_bytes;   /* PhyBlocks that changed their address for them */
+  uint64_t revived_bytes; /* and those that went back to an old one, with no driver call */
+  uint64_t grown_bytes;   /* and those created */
+} gmlake_stats;
+
+/* Fills `stats`, whose size and version the caller has set. Zeros for a device that was never used. A size too small
+ * for the two of them, or beyond all reason, or a version of 0 is GMLAKE_INVALID_VALUE. */
+GMLAKE_C_API gmlake_status gmlake_get_stats(gmlake_allocator* allocator, int device, gmlake_stats* stats);
+/* One counter by its name, as docs/statistics.md lists them: "allocated_bytes.all.peak", "gmlake.stitches". A name that
+ * is none is GMLAKE_INVALID_VALUE. */
+GMLAKE_C_API gmlake_status gmlake_get_stat(gmlake_allocator* allocator, int device, const char* name, int64_t* value);
+/* The name of the counter with that index, from 0; NULL past the last. */
+GMLAKE_C_API const char* gmlake_stat_name(size_t index);
+/* Peaks are the current values from now on. */
+GMLAKE_C_API gmlake_status gmlake_reset_peaks(gmlake_allocator* allocator, int device);
+
+/* A VirBlock: one contiguous address range over whatever PhyBlocks were free. `bytes` > 0. */
+GMLAKE_C_API gmlake_status gmlake_vir_block_create(gmlake_allocator* allocator, size_t bytes, int device, void* stream,
+                                                   gmlake_vir_block** block);
+/* Its address, its bytes as asked for, and its device. */
+GMLAKE_C_API gmlake_status gmlake_vir_block_get(gmlake_vir_block* block, void** address);
+GMLAKE_C_API gmlake_status gmlake_vir_block_size(gmlake_vir_block* block, size_t* bytes);
+GMLAKE_C_API gmlake_status gmlake_vir_block_device(gmlake_vir_block* block, int* device);
+/* The bytes of the PhyBlocks that lie under it, in order of address: the first `capacity` of them into `bytes`, which
+ * may be NULL where capacity is 0, and how many there are into `count`. */
+GMLAKE_C_API gmlake_status gmlake_vir_block_phy_blocks(gmlake_vir_block* block, uint64_t* bytes, size_t capacity,
+                                                       size_t* count);
+/* Gives the memory back, to be used again on the block's stream at once. */
+GMLAKE_C_API gmlake_status gmlake_vir_block_destroy(gmlake_vir_block* block);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* GMLAKE_GMLAKE_H */

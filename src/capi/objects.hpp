@@ -1,0 +1,64 @@
+// What the handles of the C interface stand for, and how a function gets from the one to the other.
+#pragma once
+
+#include <bit>
+#include <memory>
+#include <string_view>
+
+#include "base/process.hpp"
+#include "capi/handles.hpp"
+#include "capi/status.hpp"
+#include "driver/driver.hpp"
+#include "gmlake/allocator.hpp"
+#include "gmlake/vir_block.hpp"
+
+namespace gmlake::capi {
+
+struct AllocatorObject {
+  static constexpr Kind kKind = Kind::allocator;
+  using Handle = gmlake_allocator*;
+
+  std::shared_ptr<AllocatorObject> self;  // until the handle is destroyed; each vir_block has a share of its own
+  process::Origin origin;
+  std::unique_ptr<driver::Driver> driver;  // where it was asked for by name; destroyed after `owned`
+  std::unique_ptr<Allocator> owned;        // null: the default allocator
+  Allocator* allocator = nullptr;
+};
+
+struct VirBlockObject {
+  static constexpr Kind kKind = Kind::vir_block;
+  using Handle = gmlake_vir_block*;
+
+  std::shared_ptr<AllocatorObject> allocator;  // destroyed after `block`
+  process::Origin origin;
+  std::unique_ptr<VirBlock> block;
+};
+
+template <class Object>
+typename Object::Handle handle_for(Object* object) {
+  static_assert(sizeof(typename Object::Handle) == sizeof(std::uint64_t), "a handle takes all bits of a pointer");
+  return std::bit_cast<typename Object::Handle>(handles.add(Object::kKind, object));
+}
+
+// Finds the object of a handle and calls body(Object&), which returns a gmlake_status, and may throw. Fails where there
+// is none, and in the child of a fork.
+template <class Object, class Body>
+gmlake_status with(typename Object::Handle handle, std::string_view function, Body&& body) noexcept {
+  return guarded(function, [&]() -> gmlake_status {
+    auto* const object = static_cast<Object*>(handles.find(Object::kKind, std::bit_cast<std::uint64_t>(handle)));
+    if (object == nullptr) return fail(GMLAKE_INVALID_VALUE, function, "no such handle, or destroyed already");
+    if (object->origin.forked()) return fail(GMLAKE_FORKED, function, "the handle is the parent's");
+    return body(*object);
+  });
+}
+
+// The status of a call of the library. `function` for the text, where it failed.
+inline gmlake_status outcome(const Status& status, std::string_view function) {
+  return status.ok() ? GMLAKE_OK : fail(status.error(), function);
+}
+
+inline gmlake_status null_argument(std::string_view function) {
+  return fail(GMLAKE_INVALID_VALUE, function, "a pointer that must point to something is NULL");
+}
+
+}  // namespace gmlake::capi
