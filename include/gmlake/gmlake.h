@@ -170,6 +170,50 @@ GMLAKE_C_API const char* gmlake_stat_name(size_t index);
 /* Peaks are the current values from now on. */
 GMLAKE_C_API gmlake_status gmlake_reset_peaks(gmlake_allocator* allocator, int device);
 
+#define GMLAKE_OOM_VERSION 1
+
+/* What is known of a request that ended for want of memory, mappings or addresses. */
+typedef struct gmlake_oom {
+  uint32_t size;    /* sizeof(gmlake_oom), as above */
+  uint32_t version; /* GMLAKE_OOM_VERSION, as above */
+
+  gmlake_status status; /* as the request got it; GMLAKE_OK where no request has ended so */
+  int device;
+  void* stream;
+  const char* text; /* the report in words, one idea a line, and what would help */
+
+  uint64_t requested_bytes;
+  uint64_t device_total_bytes;
+  uint64_t device_free_bytes; /* as the driver says, over all processes; 0 where it would not say */
+  uint64_t limit_bytes;
+  uint64_t reserved_bytes;  /* physical memory held; of it */
+  uint64_t allocated_bytes; /*   live blocks */
+  uint64_t active_bytes;    /*   live blocks, and freed ones that other streams still use */
+  uint64_t cached_bytes;    /*   free runs */
+  uint64_t lost_bytes;      /*   what the driver would not take back */
+  uint64_t largest_free_run_bytes;
+} gmlake_oom;
+
+/* The last request on a device that ended so, whichever thread's it was. The text stays until this thread's next call
+ * of this function. Size and version are checked as in gmlake_get_stats. */
+GMLAKE_C_API gmlake_status gmlake_get_last_oom(gmlake_allocator* allocator, int device, gmlake_oom* report);
+
+/* Asked for memory when all else has failed: frees what can be spared and returns 1, and the request is tried again; or
+ * returns 0. Called by the thread whose request it is, with no lock held: it may call anything here, and must not throw
+ * or jump out. The report is the library's, of its version, and gone when the call returns. */
+typedef int (*gmlake_release_callback)(const gmlake_oom* report, void* context);
+/* Told of each request that ends for want of memory, mappings or addresses, in the same way. */
+typedef void (*gmlake_oom_observer)(const gmlake_oom* report, void* context);
+
+/* `context` is what the callback gets as its last argument. `id` is for removing it, and may not be NULL. */
+GMLAKE_C_API gmlake_status gmlake_add_release_callback(gmlake_allocator* allocator, gmlake_release_callback callback,
+                                                       void* context, uint64_t* id);
+GMLAKE_C_API gmlake_status gmlake_add_oom_observer(gmlake_allocator* allocator, gmlake_oom_observer observer,
+                                                   void* context, uint64_t* id);
+/* Once it has returned, the callback is called no more and runs on no thread; from inside any callback it waits for
+ * nothing. GMLAKE_INVALID_VALUE where there is no such callback. */
+GMLAKE_C_API gmlake_status gmlake_remove_callback(gmlake_allocator* allocator, uint64_t id);
+
 /* A VirBlock: one contiguous address range over whatever PhyBlocks were free. `bytes` > 0. */
 GMLAKE_C_API gmlake_status gmlake_vir_block_create(gmlake_allocator* allocator, size_t bytes, int device, void* stream,
                                                    gmlake_vir_block** block);

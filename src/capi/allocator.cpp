@@ -1,7 +1,5 @@
 // The C interface of Allocator. Each function finds its object, looks at its pointers, and says what the library said.
-#include <algorithm>
 #include <atomic>
-#include <cstring>
 
 #include "alloc/default_driver.hpp"
 #include "capi/objects.hpp"
@@ -39,8 +37,6 @@ gmlake_stat shown(const Stat& stat) { return {stat.current, stat.peak, stat.allo
 
 gmlake_stats shown(const DeviceStats& stats) {
   gmlake_stats out{};
-  out.size = sizeof out;
-  out.version = GMLAKE_STATS_VERSION;
   out.allocated_bytes = shown(stats.all.allocated_bytes);
   out.requested_bytes = shown(stats.all.requested_bytes);
   out.active_bytes = shown(stats.all.active_bytes);
@@ -63,15 +59,6 @@ gmlake_stats shown(const DeviceStats& stats) {
   out.grown_bytes = stats.grown_bytes;
   return out;
 }
-
-bool has_device(const Allocator& allocator, int device) { return device >= 0 && device < allocator.device_count(); }
-
-Error no_device(int device) {
-  return {ErrorCode::invalid_device, Step::none, static_cast<std::uint64_t>(static_cast<std::int64_t>(device))};
-}
-
-// Sizes beyond this are no sizes of a struct of this interface, but whatever lay in memory.
-constexpr std::uint32_t kMostStructBytes = 1u << 16;
 
 }  // namespace
 
@@ -233,18 +220,9 @@ gmlake_status gmlake_get_stats(gmlake_allocator* allocator, int device, gmlake_s
   const char* const function = __func__;
   return with<AllocatorObject>(allocator, function, [&](AllocatorObject& object) -> gmlake_status {
     if (stats == nullptr) return null_argument(function);
-    constexpr std::uint32_t kHead = offsetof(gmlake_stats, allocated_bytes);
-    const std::uint32_t size = stats->size;
-    const std::uint32_t version = stats->version;
-    if (size < kHead || size > kMostStructBytes || version == 0) {
-      return fail(GMLAKE_INVALID_VALUE, function, "size and version of the struct must be set");
-    }
+    if (!room_for(*stats)) return bad_struct(function);
     if (!has_device(*object.allocator, device)) return fail(no_device(device), function);
-    const gmlake_stats known = shown(object.allocator->stats(device));
-    auto* const bytes = reinterpret_cast<unsigned char*>(stats);
-    const std::uint32_t both = std::min<std::uint32_t>(size, sizeof known);
-    std::memcpy(bytes + kHead, reinterpret_cast<const unsigned char*>(&known) + kHead, both - kHead);
-    std::memset(bytes + both, 0, size - both);
+    fill(*stats, shown(object.allocator->stats(device)));
     return GMLAKE_OK;
   });
 }

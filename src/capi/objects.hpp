@@ -1,7 +1,9 @@
 // What the handles of the C interface stand for, and how a function gets from the one to the other.
 #pragma once
 
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <memory>
 #include <string_view>
 
@@ -59,6 +61,38 @@ inline gmlake_status outcome(const Status& status, std::string_view function) {
 
 inline gmlake_status null_argument(std::string_view function) {
   return fail(GMLAKE_INVALID_VALUE, function, "a pointer that must point to something is NULL");
+}
+
+inline bool has_device(const Allocator& allocator, int device) {
+  return device >= 0 && device < allocator.device_count();
+}
+
+inline Error no_device(int device) {
+  return {ErrorCode::invalid_device, Step::none, static_cast<std::uint64_t>(static_cast<std::int64_t>(device))};
+}
+
+// Structs that begin with their size and version. Whether the caller has set the two, as far as can be told: a size
+// beyond 64 KiB is of no struct here, but of whatever lay in memory.
+constexpr std::size_t kStructHead = 2 * sizeof(std::uint32_t);
+
+template <class Struct>
+bool room_for(const Struct& out) {
+  static_assert(offsetof(Struct, size) == 0 && offsetof(Struct, version) == sizeof(std::uint32_t));
+  return out.size >= kStructHead && out.size <= 1u << 16 && out.version != 0;
+}
+
+inline gmlake_status bad_struct(std::string_view function) {
+  return fail(GMLAKE_INVALID_VALUE, function, "size and version of the struct must be set");
+}
+
+// Copies what both sides know, and zeros what only the caller does. Size and version stay the caller's.
+template <class Struct>
+void fill(Struct& out, const Struct& known) {
+  auto* const bytes = reinterpret_cast<unsigned char*>(&out);
+  const std::size_t size = out.size;
+  const std::size_t both = std::min(size, sizeof known);
+  std::memcpy(bytes + kStructHead, reinterpret_cast<const unsigned char*>(&known) + kStructHead, both - kStructHead);
+  std::memset(bytes + both, 0, size - both);
 }
 
 }  // namespace gmlake::capi
