@@ -42,9 +42,11 @@ bool run(const NamedConditions& named, std::uint64_t seed, std::uint64_t operati
     const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
     std::printf(
         "{\"conditions\": \"%s\", \"first_seed\": %llu, \"last_seed\": %llu, \"operations\": %llu, "
-        "\"out_of_memory\": %llu, \"waits\": %llu, \"faults\": %llu, \"seconds\": %.1f, \"failure\": %s}\n",
+        "\"out_of_memory\": %llu, \"waits\": %llu, \"faults\": %llu, \"spared\": %llu, \"seconds\": %.1f, \"failure\": "
+        "%s}\n",
         named.name, number(seed), number(batch.last_seed), number(batch.sum.operations), number(batch.sum.ooms),
-        number(batch.sum.waits), number(batch.sum.faults), seconds.count(), quoted(batch.failure).c_str());
+        number(batch.sum.waits), number(batch.sum.faults), number(batch.sum.spared), seconds.count(),
+        quoted(batch.failure).c_str());
     std::fflush(stdout);
     if (!batch.failure.empty()) return false;
     seed = batch.last_seed + 1;

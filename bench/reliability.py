@@ -118,7 +118,7 @@ def run_random(options, what):
             lines += rows
             print(f"{what}: {sum(line['operations'] for line in lines):,} of {operations:,} operations", flush=True)
     counts = {key: sum(line.get(key, 0) for line in lines)
-              for key in ("operations", "out_of_memory", "waits", "faults")}
+              for key in ("operations", "out_of_memory", "waits", "faults", "spared")}
     counts["seconds_of_one_core"] = round(sum(line.get("seconds", 0) for line in lines))
     found = sum(bool(line["failure"]) for line in lines)
     for line in lines:

@@ -83,7 +83,8 @@ class Stage {
         return;
       case Op::Kind::fail:
       case Op::Kind::heal:
-        return fail("there are no faults here");
+      case Op::Kind::spare:
+        return fail("no operation of a mix");
     }
   }
 

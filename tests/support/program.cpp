@@ -8,7 +8,8 @@ namespace gmlake::test {
 namespace {
 
 const char* name_of(Op::Kind kind) {
-  constexpr std::array kNames = {"alloc", "free", "record", "work", "advance", "trim", "fail", "heal", "limit"};
+  constexpr std::array kNames = {"alloc", "free", "record", "work",  "advance",
+                                 "trim",  "fail", "heal",   "limit", "spare"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -60,6 +61,8 @@ Program generate_program(const Conditions& conditions, std::uint64_t seed, std::
       const std::uint64_t capacity = conditions.capacity_granules * conditions.granularity;
       const std::uint64_t bytes = random.chance(50) ? 0 : capacity / 4 + random.below(capacity);  // 0: none
       program.push_back({Op::Kind::limit, 0, bytes, 0});
+    } else if (dice < 56 && dice >= 54) {
+      program.push_back({Op::Kind::spare, 0, random.below(4), 0});
     } else if (conditions.faults && dice < 75) {
       program.push_back({Op::Kind::fail, 0, 1 + random.below(30), static_cast<std::uint32_t>(random.below(8))});
     } else if (conditions.faults && dice < 120) {
@@ -123,6 +126,7 @@ Batch run_random_programs(const Conditions& conditions, std::uint64_t first_seed
     batch.sum.waits += outcome.waits;
     batch.sum.faults += outcome.faults;
     batch.sum.released += outcome.released;
+    batch.sum.spared += outcome.spared;
   }
   return batch;
 }

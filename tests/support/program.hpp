@@ -13,10 +13,11 @@
 namespace gmlake::test {
 
 struct Op {
-  enum class Kind : std::uint8_t { alloc, free, record, work, advance, trim, fail, heal, limit };
+  enum class Kind : std::uint8_t { alloc, free, record, work, advance, trim, fail, heal, limit, spare };
   Kind kind = Kind::alloc;
   std::uint32_t block = 0;   // alloc, free, record, work
-  std::uint64_t amount = 0;  // alloc, limit: bytes. advance: operations. trim: bytes to keep. fail: which call, from 1
+  std::uint64_t amount = 0;  // alloc, limit: bytes. advance: operations. trim: bytes to keep. fail: which call, from 1.
+                             // spare: how many blocks the out-of-memory callback may free
   std::uint32_t stream = 0;  // alloc, free, record, advance. fail: the fault, as fault_of() reads it
 };
 
@@ -48,6 +49,7 @@ struct Outcome {
   std::uint64_t waits = 0;  // for the device
   std::uint64_t faults = 0;
   std::uint64_t released = 0;  // requests met by giving cached memory back to the driver first
+  std::uint64_t spared = 0;    // blocks freed by the out-of-memory callback
 };
 
 // In this process: for pasted programs, where a debugger is wanted.

@@ -81,7 +81,19 @@ class Run {
     return std::move(driver::HostDriver::make(options)).value();
   }
 
-  void restart() { allocator_ = std::move(Allocator::create(fault_, conditions_.options)).value(); }
+  void restart() {
+    allocator_ = std::move(Allocator::create(fault_, conditions_.options)).value();
+    (void)allocator_->add_release_callback([this](const OutOfMemoryReport&) { return spare_a_block(); });
+  }
+
+  // What the callback frees: the oldest of the live blocks, and as many as the program gave it.
+  bool spare_a_block() {
+    if (spare_ == 0 || live_.empty()) return false;
+    --spare_;
+    ++outcome_.spared;
+    release({Op::Kind::free, live_.begin()->first, 0, ~0u});
+    return true;
+  }
 
   void fail(const std::string& what) {
     if (outcome_.failure.empty()) outcome_.failure = what;
@@ -227,6 +239,9 @@ class Run {
       case Op::Kind::limit:
         set_limit(op.amount);
         break;
+      case Op::Kind::spare:
+        spare_ = op.amount;
+        break;
     }
     if (!reference_.broken().empty()) fail(reference_.broken());
     if (races_.race_count() != 0) fail("a race: " + describe(races_.races().front()));
@@ -280,6 +295,7 @@ class Run {
   std::map<std::uint32_t, Block> live_;
   std::map<std::uint32_t, std::uint64_t> sizes_;
   std::uint64_t requested_ = 0;
+  std::uint64_t spare_ = 0;
   std::uint64_t limit_ = 0;
   std::uint64_t allowed_ = 0;  // to be held: the limit, or what was held when it was lowered
   bool tainted_ = false;
@@ -300,7 +316,8 @@ Outcome run_program_apart(const Conditions& conditions, const Program& program) 
   const pid_t child = fork();
   if (child == 0) {
     outcome = run_program(conditions, program);
-    const std::array numbers = {outcome.operations, outcome.ooms, outcome.waits, outcome.faults, outcome.released};
+    const std::array numbers = {outcome.operations, outcome.ooms,     outcome.waits,
+                                outcome.faults,     outcome.released, outcome.spared};
     std::string message(sizeof numbers, '\0');
     std::memcpy(message.data(), numbers.data(), sizeof numbers);
     message += outcome.failure;
@@ -316,13 +333,13 @@ Outcome run_program_apart(const Conditions& conditions, const Program& program) 
   close(ends[0]);
   int status = 0;
   if (child < 0 || waitpid(child, &status, 0) != child) status = -1;
-  std::array<std::uint64_t, 5> numbers{};
+  std::array<std::uint64_t, 6> numbers{};
   if (status != 0 || message.size() < sizeof numbers) {
     outcome.failure = "the process ended with status " + std::to_string(status);
     return outcome;
   }
   std::memcpy(numbers.data(), message.data(), sizeof numbers);
-  return {message.substr(sizeof numbers), numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
+  return {message.substr(sizeof numbers), numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
 }
 
 }  // namespace gmlake::test
