@@ -58,7 +58,7 @@ MUTANTS = [
            INTERLEAVINGS, "*Model*TakingTurns"),
     mutant("of several frees of a stream the first is waited for", STITCHER,
            "same->tick = std::max(same->tick, taken.fence.tick);", "same->tick = std::min(same->tick, taken.fence.tick);",
-           "stitch_test", "*Stitch*"),
+           "stitch_test", "*/PlanStreams*"),
     mutant("what leaves its home forgets since when", STITCHER,
            "const memory::Fence fence{pool->stream(), donor.run->tick_or_requested};",
            "const memory::Fence fence{pool->stream(), 0};", INTERLEAVINGS, "*Model*TakingTurns"),
