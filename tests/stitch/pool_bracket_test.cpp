@@ -169,6 +169,15 @@ TEST_F(PoolBracket, KeepsTheTickOfTheLastOfSeveralRunsWhereItIsCut) {
   EXPECT_EQ(at(rig, segment, 0)->tick_or_requested, 0u);
 }
 
+TEST_F(PoolBracket, MakesTheRunBeforeItAsYoungAsWhatIsPublished) {
+  Rig rig(model_, 21);
+  const memory::VmmSegment* segment = rig.lay(rig.a, "F4 L1");
+  Block* claimed = claim(rig, segment, 2, 4);
+  (void)rig.a.publish(claimed, 3);
+  EXPECT_EQ(rig.blocks(rig.a, segment), "F4 L1");
+  EXPECT_EQ(at(rig, segment, 0)->tick_or_requested, 3u);
+}
+
 TEST_F(PoolBracket, LeavesOthersToTakeAndGiveBackBesideAClaim) {
   Rig rig(model_, 21);
   const memory::VmmSegment* segment = rig.lay(rig.a, "F2 L1 F2 L1");

@@ -46,6 +46,23 @@ TEST_F(PoolTest, FindsNothingInHolesOrLiveBlocks) {
   EXPECT_EQ(pool_.find(512), nullptr);
 }
 
+// Whichever of them was freed last, and whichever of the ticks is the latest: deferred blocks bring old ones.
+TEST_F(PoolTest, AMergedRunIsAsYoungAsTheYoungestOfItsParts) {
+  for (const std::vector<int>& order : {std::vector{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}) {
+    for (const std::vector<std::uint64_t>& ticks : {std::vector<std::uint64_t>{7, 8, 9}, {9, 8, 7}, {8, 9, 7}}) {
+      Rig rig(model_, 21);
+      (void)rig.lay(rig.a, "H1 L1 L1 L1 H1");
+      for (std::size_t i = 0; i < order.size(); ++i) {
+        rig.a.give_back(rig.live[static_cast<std::size_t>(order[i])], ticks[i]);
+      }
+      rig.a.settle();
+      const Block* run = rig.a.find(rig.bytes(3));
+      ASSERT_NE(run, nullptr);
+      EXPECT_EQ(run->tick_or_requested, 9u) << "in order " << order[0] << order[1] << order[2];
+    }
+  }
+}
+
 TEST_F(PoolTest, MergesWithBothNeighbours) {
   for (const std::vector<int>& order : {std::vector{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}) {
     Rig rig(model_, 21);
