@@ -250,6 +250,7 @@ void MappingTable::check() const {
     GMLAKE_CHECK_EQ(mapped_slots, segment->mapped_slots);
   }
   GMLAKE_CHECK_EQ(mappings, mapping_count());
+  GMLAKE_CHECK_EQ(mappings, mappings_.live_count());
   GMLAKE_CHECK_EQ(stale_granules, this->stale_granules());
   GMLAKE_CHECK_EQ(queued, stale_.size());
   GMLAKE_CHECK_EQ(quarantined, quarantined_bytes());

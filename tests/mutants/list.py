@@ -105,7 +105,7 @@ MUTANTS = [
            "  if (stream && own.stream.handle != *stream) return false;\n", "", INTERLEAVINGS,
            "*Model*FreedOnOtherStreams"),
     mutant("cached memory is released before its fence", TRIM, "    if (passed) found.push_back(", "    found.push_back(",
-           FAULTS, "*Model*EveryFailure*"),
+           INTERLEAVINGS, "*Model*WithoutStreamWaits"),
 
     # Undoing what failed.
     mutant("mappings of a failed stitch stay", STITCHER,
