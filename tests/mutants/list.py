@@ -124,7 +124,7 @@ MUTANTS = [
            "    (void)mappings_.address_free(*segment).ok();\n    throw;", "    throw;", NEW, "*Model*"),
     mutant("books of a stream that failed by half shift those after it", DEVICE, "  while (streams_.size() <= index) {",
            "  if (streams_.size() == index) {", NEW, "*Model*CrossStream"),
-    mutant("a stitch sets nothing aside for its end", POOL, "  blocks_.reserve(kept + now);\n", "", "stitch_test"),
+    mutant("a stitch sets nothing aside for its end", POOL, "  blocks_.reserve(kept + now);\n", "", "stitch_test", "Pool*"),
 
     # Counts.
     mutant("retired mappings stay in the segment's count", TABLE, "  segment->mapped_slots -= block->granules;\n", "",

@@ -227,6 +227,27 @@ TEST_F(PoolTest, SetsRecordsAsideAndTakesThemBack) {
   rig_.check();
 }
 
+TEST_F(PoolTest, FindsWhatItSetAsideHoweverFullTheSlabIs) {
+  (void)rig_.lay(pool_, "F4");
+  std::vector<Block*> taken;
+  for (int fill = 0; fill < 600; ++fill) {  // two chunks of the slab, and more
+    Pool::Stash stash;
+    pool_.set_aside(stash, 1, 2);
+    {
+      const gmlake::testing::FailingNew failing(1, true);
+      Block* one = rig_.slab.take();
+      Block* two = rig_.slab.take();
+      rig_.slab.put(one);
+      rig_.slab.put(two);
+      ASSERT_FALSE(failing.reached());
+    }
+    pool_.return_stash(stash);
+    taken.push_back(rig_.slab.take());
+  }
+  for (Block* block : taken) rig_.slab.put(block);
+  rig_.check();
+}
+
 using PoolDeathTest = PoolTest;
 
 TEST_F(PoolDeathTest, AbortsWhereASegmentInUseIsAbandoned) {
