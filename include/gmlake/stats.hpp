@@ -81,7 +81,10 @@ struct DeviceStats {
   std::uint64_t rung_release_cached = 0;
   std::uint64_t rung_wait = 0;
   std::uint64_t rung_callbacks = 0;
-  std::uint64_t invalid_frees = 0;  // deallocate() of what was no start of a live block
+
+  std::uint64_t collections = 0;      // times that garbage_collection_threshold gave cached memory back,
+  std::uint64_t collected_bytes = 0;  // and how much
+  std::uint64_t invalid_frees = 0;    // deallocate() of what was no start of a live block
 };
 
 // One counter under its name: PyTorch's key ("allocated_bytes.all.current", "num_ooms"), or for what PyTorch does not

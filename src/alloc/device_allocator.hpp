@@ -146,14 +146,14 @@ class DeviceAllocator {
 
   // What they stitch with: device_stitch.cpp.
   enum class Reach : std::uint8_t { own_stream, passed_streams, all_streams };
-  enum class Obstacle : std::uint8_t { none, memory, addresses, mappings };
+  enum class Obstacle : std::uint8_t { none, memory, addresses, mappings, garbage };
   struct Attempt {
     std::optional<stitch::Plan> plan;
     Obstacle obstacle = Obstacle::none;
   };
-  using Cleared = std::bitset<4>;  // obstacles, by number
+  using Cleared = std::bitset<5>;  // obstacles, by number
   Found stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
-  Attempt plan_and_claim(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
+  Attempt plan_and_claim(const Request& request, Reach reach, const Cleared& cleared) GMLAKE_REQUIRES(grow_);
   bool clear_away(const Request& request, const Attempt& attempt, Cleared& cleared) GMLAKE_REQUIRES(grow_);
   Found carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
   Found publish(const Request& request, const stitch::Plan& plan, bool succeeded) GMLAKE_REQUIRES(grow_, state_);
@@ -182,6 +182,15 @@ class DeviceAllocator {
   void mark_all_streams() GMLAKE_REQUIRES(grow_);
   void wait_for_all_streams() GMLAKE_REQUIRES(grow_);
   std::vector<memory::Fence> stream_ticks() const GMLAKE_EXCLUDES(state_);
+  // garbage_collection_threshold: device_garbage.cpp.
+  // Whether what a plan creates would take what is held above it. Notes how old the streams' frees are.
+  bool past_threshold(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_, state_);
+  void note_ages() GMLAKE_REQUIRES(grow_, state_);
+  // Gives back what has been cached longest, behind passed fences, until the plan keeps the threshold; not what it will
+  // use itself. The plan is void then. Waits for nothing.
+  void collect_garbage(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_);
+  std::uint64_t past_threshold_bytes(const stitch::Plan& plan) const GMLAKE_REQUIRES(grow_);
+
   // What can be given back to the driver, and giving it back: device_trim.cpp.
   // Everything that is spare and at no address.
   void release_spare() GMLAKE_REQUIRES(grow_);
@@ -191,6 +200,7 @@ class DeviceAllocator {
   struct Releasable {
     memory::PhyBlock* block = nullptr;
     stitch::Block* run = nullptr;  // the free run that it lies in; null: it is spare
+    std::uint64_t growth = 0;      // of the device, before which it was free: for collect_garbage()
   };
   std::vector<Releasable> releasable() GMLAKE_REQUIRES(grow_, state_);
   // Takes cached ones out of their runs: then they are spare, with stale mappings. Throws with nothing changed.
@@ -242,6 +252,13 @@ class DeviceAllocator {
     std::uint64_t released_bytes = 0;  // to the driver
   };
   Tally tally_ GMLAKE_GUARDED_BY(grow_);
+  // For each stream, its tick at some of the last growths of the device: so frees of different streams compare in age.
+  struct Age {
+    std::uint64_t tick = 0;
+    std::uint64_t growth = 0;
+  };
+  std::vector<std::deque<Age>> ages_ GMLAKE_GUARDED_BY(grow_);
+  std::uint64_t growths_ GMLAKE_GUARDED_BY(grow_) = 0;
   std::uint64_t settled_bytes_ GMLAKE_GUARDED_BY(grow_) = 0;  // held when memory began to be freed
 
   stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);

@@ -72,7 +72,7 @@ DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach rea
   Cleared cleared;
   Obstacle obstacle = Obstacle::none;
   for (;;) {
-    const Attempt attempt = plan_and_claim(request, reach);
+    const Attempt attempt = plan_and_claim(request, reach, cleared);
     obstacle = attempt.obstacle;
     if (obstacle == Obstacle::none) {
       if (const Found found = carry_out(request, *attempt.plan, reach == Reach::all_streams)) return found;
@@ -91,7 +91,7 @@ DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach rea
 }
 
 // The plan for a request, claimed; or what stands in its way, with nothing claimed.
-DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request, Reach reach) {
+DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request, Reach reach, const Cleared& cleared) {
   const MutexLock lock(state_);
   const std::vector<Pool*> pools = donor_pools(request, reach);
   const PlanRequest wanted{.pool = &request.pool,
@@ -109,6 +109,8 @@ DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request,
     attempt.obstacle = Obstacle::memory;  // past the slack, what lies free on other streams comes before new memory
   } else if (mappings_.mapping_count() + plan->fills.size() > options_.max_mappings) {
     attempt.obstacle = Obstacle::mappings;
+  } else if (!cleared.test(static_cast<std::size_t>(Obstacle::garbage)) && past_threshold(*plan)) {
+    attempt.obstacle = Obstacle::garbage;
   } else {
     stitcher_.claim(*plan);
     usage_.recount_cached(cached_totals());
@@ -130,6 +132,9 @@ bool DeviceAllocator::clear_away(const Request& request, const Attempt& attempt,
       if (!again && make_room_for(attempt.plan->fills.size())) return true;
       refusal_ = Error{ErrorCode::too_many_mappings, Step::map, request.bytes};
       return false;
+    case Obstacle::garbage:
+      collect_garbage(*attempt.plan);
+      return true;  // there may have been none: this once is enough
     case Obstacle::none:
     case Obstacle::memory:
       return false;

@@ -42,7 +42,7 @@ std::vector<DeviceAllocator::Releasable> DeviceAllocator::releasable() {
   std::vector<Releasable> found;
   const auto& spare = phy_pool_.spare();
   for (memory::PhyBlock* block = spare.front(); block != nullptr; block = memory::PhyPool::BlockList::next(block)) {
-    if (block->mappings == nullptr) found.push_back({block, nullptr});
+    if (block->mappings == nullptr) found.push_back({block, nullptr, 0});
   }
   std::vector<Pool*> pools;
   for (const auto& stream : streams_) {
@@ -55,7 +55,7 @@ std::vector<DeviceAllocator::Releasable> DeviceAllocator::releasable() {
     for (const memory::Mapping* m = donor.mapping->block->mappings; m != nullptr; m = m->next_of_block) {
       passed = passed && !m->quarantined && (m == donor.mapping || fences_.passed(m->fence));
     }
-    if (passed) found.push_back({donor.mapping->block, donor.run});
+    if (passed) found.push_back({donor.mapping->block, donor.run, 0});
   }
   return found;
 }

@@ -101,6 +101,11 @@ constexpr std::array kKeys = {
          "needs."},
         [](std::string_view v, Options& o) { return read_number(v, 1, 1024, o.max_address_space); },
         [](const Options& o) { return number_text(o.max_address_space); }},
+    Key{{"garbage_collection_threshold", "a number from 0 to 1; 0: off",
+         "Before new memory takes what is held above this share of the limit, cached memory goes back to the driver: "
+         "the longest unused first, and without waiting."},
+        [](std::string_view v, Options& o) { return read_number(v, 0, 1, o.garbage_collection_threshold); },
+        [](const Options& o) { return number_text(o.garbage_collection_threshold); }},
     Key{{"stream_wait", "true or false",
          "Near the limit, let a stream wait on the device for memory that another stream has freed."},
         [](std::string_view v, Options& o) { return read_bool(v, o.stream_wait); },

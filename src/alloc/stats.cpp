@@ -77,6 +77,8 @@ constexpr std::array kCounts = {
     Count{"gmlake.rung_release_cached", &DeviceStats::rung_release_cached},
     Count{"gmlake.rung_wait", &DeviceStats::rung_wait},
     Count{"gmlake.rung_callbacks", &DeviceStats::rung_callbacks},
+    Count{"gmlake.collections", &DeviceStats::collections},
+    Count{"gmlake.collected_bytes", &DeviceStats::collected_bytes},
     Count{"gmlake.invalid_frees", &DeviceStats::invalid_frees},
 };
 

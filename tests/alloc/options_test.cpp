@@ -28,6 +28,7 @@ const std::vector<Values> kValues = {
     {"max_mappings", {"1024", "400000", "100000000"}, {"", "1023", "100000001", "1e6", "-1", "99999999999999999999"}},
     {"max_stale", {"0", "1", "64"}, {"", "-0.5", "64.5", "nan"}},
     {"max_address_space", {"1", "8", "1024"}, {"", "0.5", "1025", "nan"}},
+    {"garbage_collection_threshold", {"0", "0.8", "1"}, {"", "-0.1", "1.1", "nan", "on"}},
     {"stream_wait", {"true", "false", "True", "False", "1", "0"}, {"", "yes", "TRUE", "2"}},
 };
 
