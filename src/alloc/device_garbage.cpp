@@ -53,14 +53,13 @@ void DeviceAllocator::collect_garbage(const stitch::Plan& plan) {
       return std::binary_search(planned.begin(), planned.end(), each.block);
     });
     // The growth before which a block was free: the first at which its stream's clock had passed it. Spare ones first.
-    const auto growth_of = [this](const Releasable& each) -> std::uint64_t {
-      if (each.run == nullptr) return 0;
+    for (Releasable& each : chosen) {
+      if (each.run == nullptr) continue;
       const std::deque<Age>& ages = ages_[each.run->pool->stream()];
       const auto age = std::lower_bound(ages.begin(), ages.end(), each.run->tick_or_requested,
                                         [](const Age& at, std::uint64_t tick) { return at.tick < tick; });
-      return age == ages.end() ? UINT64_MAX : age->growth;
-    };
-    for (Releasable& each : chosen) each.growth = growth_of(each);
+      each.growth = age == ages.end() ? UINT64_MAX : age->growth;
+    }
     std::stable_sort(chosen.begin(), chosen.end(), [](const Releasable& a, const Releasable& b) {
       if (a.growth != b.growth) return a.growth < b.growth;
       if (a.run == nullptr || b.run == nullptr) return false;
