@@ -168,4 +168,17 @@ MUTANTS = [
     mutant("memory that pending work touches is unmapped", STREAMS,
            "        return invalid(Step::unmap, address);\n", "        return {};\n", "driver_test"),
     mutant("a simulated stream does not wait", STREAMS, "  wait.until = state->point;\n", "", "driver_test", "*Stream*:*Event*"),
+    # The process and its edges.
+    mutant("a fork goes unnoticed", "src/base/process.cpp",
+           "detail::epoch.fetch_add(detail::kFork,", "detail::epoch.fetch_add(0,", "process_fork_test"),
+    mutant("the end of an allocator in a forked child reaches the driver", "src/alloc/allocator.cpp",
+           "  if (state_->origin.intact()) return;\n", "  if (state_) return;\n", "process_fork_test"),
+    mutant("a device that is lost is called again", "src/driver/gate.cpp",
+           "  if (lost()) return Error{ErrorCode::device_lost, step, value};\n", "", "driver_test", "Gate*"),
+    mutant("a device that is lost serves what it has cached", HOT, " || driver_.lost()", "", "alloc_test",
+           "LostDevice*"),
+    mutant("a handle that is destroyed stands for its object still", "src/capi/handles.cpp",
+           "compare_exchange_strong(handle, 0)", "compare_exchange_strong(handle, handle)", "capi_test", "Handles*"),
+    mutant("a struct is filled beyond its caller's size", "src/capi/objects.hpp",
+           "std::min(size, sizeof known)", "sizeof known", "capi_test", "CApi*"),
 ]
