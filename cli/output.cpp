@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "error.hpp"
-#include "replay/output_file.hpp"
+#include "observe/output_file.hpp"
 
 namespace gmlake::cli {
 namespace {
@@ -43,7 +43,7 @@ bool is_stdout(const std::string& path) {
 }
 
 void write_file(const std::string& path, std::string_view text) {
-  if (const auto reason = replay::write_file_atomically(path, text)) throw CommandError(path + ": " + *reason);
+  if (const auto reason = observe::write_file_atomically(path, text)) throw CommandError(path + ": " + *reason);
 }
 
 }  // namespace gmlake::cli

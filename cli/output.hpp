@@ -13,7 +13,7 @@ void write_stdout(std::string_view text);
 // True when `path` names standard output: "-", or a path such as /dev/stdout that leads to the same file.
 bool is_stdout(const std::string& path);
 
-// replay::write_file_atomically(), which has the contract, with a CommandError for what it returns.
+// observe::write_file_atomically(), which has the contract, with a CommandError for what it returns.
 void write_file(const std::string& path, std::string_view text);
 
 }  // namespace gmlake::cli

@@ -4,7 +4,7 @@
 #   tools/setup.sh ci     also what .ci/run needs: clang, sanitizers, formatter, linter
 set -eu
 
-packages="g++ cmake ninja-build python3 zlib1g-dev libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev
+packages="g++ cmake ninja-build python3 python3-jsonschema zlib1g-dev libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev
   libgmock-dev librapidcheck-dev"
 case "${1:-build}" in
   build) ;;

@@ -20,6 +20,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "gmlake/history.hpp"
 #include "gmlake/oom.hpp"
 #include "gmlake/options.hpp"
 #include "gmlake/result.hpp"
@@ -112,6 +113,12 @@ class Allocator {
   DeviceStats stats(int device = 0) const;
   void reset_peaks(int device = 0);
   Snapshot snapshot() const;
+  // From now on keeps the last `events` events of each device, 40 bytes each; 0: none, as at the start. What was kept
+  // so far is gone. Errors: out_of_memory (of the host), with some devices as they were.
+  Status keep_history(std::size_t events) noexcept;
+  // Up to `most` events of a device from number `from` on, and no more than 4,096 at a time: they are copied under the
+  // lock of the hot path. Throws std::bad_alloc.
+  HistoryPart history(int device, std::uint64_t from, std::size_t most) const;
 
   int device_count() const;
   // The device of a live block, -1 for any other pointer; its bytes as handed out, 0 for any other.

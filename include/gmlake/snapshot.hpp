@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "gmlake/stats.hpp"
+
 namespace gmlake {
 
 struct PhyBlockInfo {
@@ -33,6 +35,8 @@ struct SegmentInfo {
 
 struct DeviceSnapshot {
   int device = 0;
+  std::uint64_t history_end = 0;  // number of the next event of its history: the rest is as of then
+  DeviceStats stats;
   std::vector<SegmentInfo> segments;
   std::vector<PhyBlockInfo> phy_blocks;
 };

@@ -43,8 +43,9 @@ struct Allocator::State {
   driver::Driver* driver = nullptr;
   Options options;
   alloc::OomCallbacks callbacks;
-  Mutex making;                                        // one thread makes a device's allocator
-  std::vector<std::atomic<DeviceAllocator*>> devices;  // by number; null until first used
+  std::size_t history_events GMLAKE_GUARDED_BY(making) = 0;  // for devices that are yet to be used
+  Mutex making;                                              // one thread makes a device's allocator
+  std::vector<std::atomic<DeviceAllocator*>> devices;        // by number; null until first used
   State* next_abandoned = nullptr;
 
   State(driver::Driver* used, const Options& given, std::size_t count) : driver(used), options(given), devices(count) {}
@@ -68,6 +69,7 @@ struct Allocator::State {
     if (DeviceAllocator* made = slot.load(std::memory_order_relaxed)) return made;
     Result<std::unique_ptr<DeviceAllocator>> fresh = DeviceAllocator::create(*driver, number, options, callbacks);
     if (!fresh) return fresh.error();
+    (*fresh)->keep_history(history_events);
     slot.store((*fresh).get(), std::memory_order_release);
     return (*fresh).release();
   }
@@ -335,6 +337,29 @@ Snapshot Allocator::snapshot() const {
     return false;
   });
   return snapshot;
+}
+
+Status Allocator::keep_history(std::size_t events) noexcept {
+  return guarded(Step::allocate, events, [&]() -> Status {
+    if (events > std::size_t{1} << 32) return Error{ErrorCode::invalid_size, Step::allocate, events};
+    const MutexLock lock(state_->making);  // no device may come into use unnoticed
+    state_->any([&](DeviceAllocator& device) {
+      device.keep_history(events);
+      return false;
+    });
+    state_->history_events = events;
+    return {};
+  });
+}
+
+HistoryPart Allocator::history(int device, std::uint64_t from, std::size_t most) const {
+  HistoryPart part;
+  state_->see([&](const DeviceAllocator& each) {
+    if (each.device() != device) return false;
+    part = each.history(from, most);
+    return true;
+  });
+  return part;
 }
 
 int Allocator::device_count() const { return static_cast<int>(state_->devices.size()); }

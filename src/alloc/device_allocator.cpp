@@ -156,6 +156,10 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     Pool& pool = *block->pool;
     const std::uint64_t bytes = block->bytes;
     const std::uint64_t requested = block->tick_or_requested;
+    if (history_.on()) [[unlikely]] {
+      history_.add(History::Action::free_requested, address, bytes, freed_on.stream.handle);
+      if (at_once) history_.add(History::Action::free_completed, address, bytes, freed_on.stream.handle);
+    }
     if (at_once) {
       const std::size_t runs_before = pool.settled_runs();
       pool.give_back(block, ++freed_on.tick);
@@ -196,6 +200,7 @@ Status DeviceAllocator::record_stream(Address address, std::uint64_t stream) {
   std::vector<memory::StreamIndex>& uses = uses_[block];
   block->used_elsewhere = true;  // it has an entry now, whatever the next line throws
   if (std::find(uses.begin(), uses.end(), used_on.index) == uses.end()) uses.push_back(used_on.index);
+  if (history_.on()) history_.add(History::Action::record_stream, address, block->bytes, stream);
   return {};
 }
 
@@ -229,6 +234,10 @@ void DeviceAllocator::settle_pools() const {
 
 DeviceStats DeviceAllocator::stats() const {
   const MutexLock lock(state_);
+  return stats_locked();
+}
+
+DeviceStats DeviceAllocator::stats_locked() const {
   settle_pools();
   DeviceStats stats = counts_;
   usage_.read(stats);

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "alloc/history.hpp"
 #include "alloc/oom_callbacks.hpp"
 #include "alloc/usage.hpp"
 #include "base/mutex.hpp"
@@ -83,6 +84,9 @@ class DeviceAllocator {
   // Which PhyBlocks lie under a live block, in order of address. Empty for any other address.
   std::vector<PhyBlockInfo> phy_blocks(Address address) const;
   DeviceSnapshot snapshot() const;
+  // See Allocator. The first throws std::bad_alloc with nothing changed.
+  void keep_history(std::size_t events);
+  HistoryPart history(std::uint64_t from, std::size_t most) const;
   void count_invalid_free();
 
   DeviceStats stats() const;
@@ -176,6 +180,11 @@ class DeviceAllocator {
     }
   }
   Usage::Totals cached_totals() const GMLAKE_REQUIRES(state_);
+  DeviceStats stats_locked() const GMLAKE_REQUIRES(state_);
+  // For the history: a block that is handed out, one that is freed at once, and what a plan changed.
+  [[gnu::cold]] void note_alloc(const stitch::Block& block) GMLAKE_REQUIRES(state_);
+  [[gnu::cold]] void note_free(const stitch::Block& block) GMLAKE_REQUIRES(state_);
+  void note_moves(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_, state_);
   void count(std::uint64_t DeviceStats::*counter) GMLAKE_EXCLUDES(state_);
   void reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // Both go on past a stream that refuses, and keep its refusal for the request's error.
@@ -269,7 +278,8 @@ class DeviceAllocator {
   std::unordered_map<const stitch::Block*, std::vector<memory::StreamIndex>> uses_ GMLAKE_GUARDED_BY(state_);
   std::deque<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
   mutable Usage usage_ GMLAKE_GUARDED_BY(state_);  // a reader settles pools first: settle_pools()
-  DeviceStats counts_ GMLAKE_GUARDED_BY(state_);   // what no other class counts; the rest of it stays zero
+  History history_ GMLAKE_GUARDED_BY(state_);
+  DeviceStats counts_ GMLAKE_GUARDED_BY(state_);  // what no other class counts; the rest of it stays zero
 
   mutable Mutex last_oom_mutex_;  // its own, so that reading never waits for a request that waits
   std::optional<OutOfMemoryReport> last_oom_ GMLAKE_GUARDED_BY(last_oom_mutex_);

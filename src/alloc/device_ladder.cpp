@@ -134,9 +134,13 @@ void DeviceAllocator::reclaim_deferred() {
   });
   for (auto passed = kept; passed != deferred_.end(); ++passed) {
     Pool* pool = passed->block->pool;
+    const Address address = passed->block->address;
     const std::uint64_t bytes = passed->block->bytes;
     const std::size_t runs_before = pool->settled_runs();
     pool->give_back(passed->block, passed->tick);  // not the tick of now, whose fence nobody has waited for
+    if (history_.on()) {
+      history_.add(History::Action::free_completed, address, bytes, streams_[pool->stream()]->stream.handle);
+    }
     usage_.complete(pool->size_class(), bytes, runs_before, pool->settled_runs());
   }
   deferred_.erase(kept, deferred_.end());

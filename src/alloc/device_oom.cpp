@@ -63,7 +63,15 @@ void DeviceAllocator::complete(OutOfMemoryReport& report, const Error& error) {
 }
 
 Error DeviceAllocator::give_up(const OutOfMemoryReport& report, std::optional<OutOfMemoryReport>* wanted) {
-  if (report.error.code == ErrorCode::out_of_memory) count(&DeviceStats::num_ooms);
+  if (report.error.code == ErrorCode::out_of_memory) {
+    const std::uint64_t left = less(report.limit_bytes, report.reserved_bytes);
+    const MutexLock lock(state_);
+    ++counts_.num_ooms;
+    if (history_.on()) {
+      history_.add(History::Action::oom, report.device_free_known ? std::min(left, report.device_free_bytes) : left,
+                   report.requested_bytes, report.stream);
+    }
+  }
   {
     const MutexLock lock(last_oom_mutex_);
     last_oom_ = report;

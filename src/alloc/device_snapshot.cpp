@@ -1,4 +1,8 @@
 // What DeviceAllocator holds, as plain values for people and tools.
+#include <algorithm>
+#include <bit>
+#include <utility>
+
 #include "alloc/device_allocator.hpp"
 
 namespace gmlake::alloc {
@@ -76,7 +80,8 @@ std::vector<PhyBlockInfo> DeviceAllocator::phy_blocks(Address address) const {
 DeviceSnapshot DeviceAllocator::snapshot() const {
   const MutexLock grow(grow_);
   const MutexLock lock(state_);
-  DeviceSnapshot snapshot{.device = device_, .segments = {}, .phy_blocks = {}};
+  DeviceSnapshot snapshot{
+      .device = device_, .history_end = history_.next(), .stats = stats_locked(), .segments = {}, .phy_blocks = {}};
   for (const auto& stream : streams_) {
     for (const stitch::Pool* pool : {stream->small.get(), stream->large.get()}) {
       for (std::size_t i = 0; i < pool->segment_count(); ++i) {
@@ -90,6 +95,49 @@ DeviceSnapshot DeviceAllocator::snapshot() const {
     }
   }
   return snapshot;
+}
+
+void DeviceAllocator::keep_history(std::size_t events) {
+  std::vector<HistoryEvent> ring(events == 0 ? 0 : std::bit_ceil(events));  // before the lock, and freed after it
+  const MutexLock lock(state_);
+  history_.keep(ring);
+}
+
+HistoryPart DeviceAllocator::history(std::uint64_t from, std::size_t most) const {
+  std::vector<HistoryEvent> storage;
+  storage.reserve(std::min(most, History::kMostAtOnce));
+  const MutexLock lock(state_);
+  return history_.read(from, std::move(storage));
+}
+
+void DeviceAllocator::note_alloc(const Block& block) {
+  history_.add(History::Action::alloc, block.address, block.tick_or_requested,
+               static_cast<const StreamState*>(block.pool->owner)->stream.handle);
+}
+
+void DeviceAllocator::note_free(const Block& block) {
+  const std::uint64_t stream = static_cast<const StreamState*>(block.pool->owner)->stream.handle;
+  history_.add(History::Action::free_requested, block.address, block.bytes, stream);
+  history_.add(History::Action::free_completed, block.address, block.bytes, stream);
+}
+
+void DeviceAllocator::note_moves(const stitch::Plan& plan) {
+  const auto note = [](History& history, History::Action action, const VmmSegment& segment, std::uint32_t slot,
+                       std::uint32_t granules, std::uint64_t stream) {
+    history.add(action, segment.address_of(slot), std::uint64_t{granules} << segment.granule_shift, stream);
+  };
+  const std::uint64_t stream = streams_[plan.pool->stream()]->stream.handle;
+  for (const stitch::Donor& donor : plan.moves) {  // stale by now
+    const auto* pool = static_cast<const stitch::Pool*>(donor.mapping->segment->owner);
+    note(history_, History::Action::segment_unmap, *donor.mapping->segment, donor.mapping->slot,
+         donor.mapping->block->granules, streams_[pool->stream()]->stream.handle);
+  }
+  for (const Mapping* mapping : plan.revive) {
+    note(history_, History::Action::segment_map, *mapping->segment, mapping->slot, mapping->block->granules, stream);
+  }
+  for (const stitch::Plan::Fill& fill : plan.fills) {
+    note(history_, History::Action::segment_map, *plan.segment, fill.slot, fill.granules, stream);
+  }
 }
 
 }  // namespace gmlake::alloc

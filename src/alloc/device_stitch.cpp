@@ -165,6 +165,7 @@ DeviceAllocator::Found DeviceAllocator::publish(const Request& request, const Pl
     usage_.recount_homes(cached_totals());
     return std::nullopt;
   }
+  if (history_.on()) note_moves(plan);
   counts_.stitches += 1;
   counts_.moved_bytes += plan.moved_granules << granule_shift_;
   counts_.revived_mappings += plan.revive.size();

@@ -76,6 +76,10 @@ void DeviceAllocator::take_out(std::vector<Releasable>& chosen) {
     Pool* pool = each.run->pool;
     Block* claimed = pool->claim(each.run, home.segment->address_of(home.slot),
                                  home.segment->address_of(std::uint64_t{home.slot} + each.block->granules));
+    if (history_.on()) {
+      history_.add(History::Action::segment_unmap, home.segment->address_of(home.slot),
+                   std::uint64_t{each.block->granules} << granule_shift_, streams_[pool->stream()]->stream.handle);
+    }
     mappings_.leave_home(each.block, {pool->stream(), tick});
     pool->publish(claimed, tick);
   }
@@ -130,6 +134,10 @@ Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
   if (driver_.lost()) return Error{ErrorCode::device_lost, driver_.lost_at(), keep_bytes};
   const MutexLock grow(grow_);
   refusal_.reset();
+  {
+    const MutexLock lock(state_);
+    if (history_.on()) history_.add(History::Action::trim, 0, keep_bytes, 0);
+  }
   wait_for_all_streams();
   reclaim_deferred();
   mappings_.retire(fences_, 0);

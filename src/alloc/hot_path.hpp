@@ -17,6 +17,9 @@ namespace gmlake::alloc {
   stitch::Block* block = pool.take(run, bytes, requested);
   live_.insert_reserved(block);
   usage_.allocate(pool.size_class(), bytes, requested, runs_before, pool.settled_runs());
+  if (history_.on()) [[unlikely]] {
+    note_alloc(*block);
+  }
   return block->address;
 }
 
@@ -47,6 +50,9 @@ namespace gmlake::alloc {
   auto& own = *static_cast<StreamState*>(block->pool->owner);
   if (stream && own.stream.handle != *stream) return false;
   live_.erase(entry);
+  if (history_.on()) [[unlikely]] {
+    note_free(*block);
+  }
   stitch::Pool& pool = *block->pool;
   const std::size_t runs_before = pool.settled_runs();
   const std::uint64_t requested = block->tick_or_requested;

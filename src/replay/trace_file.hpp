@@ -5,15 +5,15 @@
 #include <string>
 #include <string_view>
 
+#include "observe/trace_file_layout.hpp"
 #include "replay/byte_source.hpp"
 #include "replay/input_error.hpp"
 #include "replay/trace.hpp"
 
 namespace gmlake::replay {
 
-// The first bytes of a .gmtrace: as in PNG, a byte outside ASCII and a line ending that text transfers would change.
-inline constexpr std::string_view kTraceFileMagic = "\x89gmtrace\r\n";
-inline constexpr unsigned char kTraceFileVersion = 1;
+using observe::kTraceFileMagic;
+using observe::kTraceFileVersion;
 
 // Reads all that write_trace_file() wrote: the result equals what was written. Errors name the byte.
 // Memory: 16 bytes an event, each of which is there in the file.

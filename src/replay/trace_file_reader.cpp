@@ -2,11 +2,19 @@
 
 #include <cstring>
 
+#include "observe/trace_file_layout.hpp"
+#include "observe/varint.hpp"
 #include "replay/trace_file.hpp"
-#include "replay/trace_file_layout.hpp"
-#include "replay/varint.hpp"
 
 namespace gmlake::replay {
+
+using observe::kHeaderTail;
+using observe::kTagOp;
+using observe::kTagSameBytes;
+using observe::kTagStream;
+using observe::read_varint;
+using observe::unfold_sign;
+
 namespace {
 
 // Reads the raw body. Every count that it claims is checked against the bytes that are left before memory is taken.

@@ -2,11 +2,23 @@
 
 #include <algorithm>
 
+#include "observe/trace_file_layout.hpp"
+#include "observe/varint.hpp"
 #include "replay/trace_file.hpp"
-#include "replay/trace_file_layout.hpp"
-#include "replay/varint.hpp"
 
 namespace gmlake::replay {
+
+using observe::append_varint;
+using observe::fold_sign;
+using observe::kTagSameBytes;
+using observe::kTagStream;
+
+static_assert(static_cast<int>(Op::alloc) == static_cast<int>(observe::TraceOp::alloc));
+static_assert(static_cast<int>(Op::free) == static_cast<int>(observe::TraceOp::free));
+static_assert(static_cast<int>(Op::record_stream) == static_cast<int>(observe::TraceOp::record_stream));
+static_assert(static_cast<int>(Op::advance) == static_cast<int>(observe::TraceOp::advance));
+static_assert(static_cast<int>(Op::trim) == static_cast<int>(observe::TraceOp::trim));
+
 namespace {
 
 void append_fixed(std::string& out, std::uint64_t value, std::size_t bytes) {

@@ -2,8 +2,8 @@
 
 #include <zlib.h>
 
+#include "observe/output_file.hpp"
 #include "replay/byte_source.hpp"
-#include "replay/output_file.hpp"
 #include "replay/rmm_csv.hpp"
 #include "replay/snapshot_writer.hpp"
 #include "replay/trace_file.hpp"
@@ -76,7 +76,7 @@ std::optional<InputError> write_trace(const Trace& trace, const std::string& pat
   const std::string file = path == "-" ? "standard output" : path;
   const auto bytes = encode_trace(trace, format, file);
   if (!bytes) return bytes.error();
-  if (auto reason = write_file_atomically(path, *bytes)) {
+  if (auto reason = observe::write_file_atomically(path, *bytes)) {
     return InputError{file, InputPlace::whole_file, 0, std::move(*reason)};
   }
   return std::nullopt;

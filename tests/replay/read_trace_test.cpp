@@ -8,9 +8,9 @@
 
 #include <thread>
 
+#include "observe/output_file.hpp"
 #include "replay/byte_source.hpp"
 #include "replay/files.hpp"
-#include "replay/output_file.hpp"
 #include "replay/random_trace.hpp"
 #include "replay/write_trace.hpp"
 
@@ -209,7 +209,7 @@ TEST(OutputFile, ReplacesAFileAndKeepsItsPermissions) {
   const TemporaryFolder folder;
   put_bytes(folder / "f", "old");
   ASSERT_EQ(::chmod((folder / "f").c_str(), 0640), 0);
-  EXPECT_EQ(write_file_atomically(folder / "f", "new"), std::nullopt);
+  EXPECT_EQ(observe::write_file_atomically(folder / "f", "new"), std::nullopt);
   EXPECT_EQ(bytes_of(folder / "f"), "new");
   struct stat info {};
   ASSERT_EQ(::stat((folder / "f").c_str(), &info), 0);
@@ -221,18 +221,18 @@ TEST(OutputFile, FollowsALinkAndLeavesIt) {
   const TemporaryFolder folder;
   put_bytes(folder / "target", "old");
   ASSERT_EQ(::symlink("target", (folder / "link").c_str()), 0);
-  EXPECT_EQ(write_file_atomically(folder / "link", "new"), std::nullopt);
+  EXPECT_EQ(observe::write_file_atomically(folder / "link", "new"), std::nullopt);
   EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
   EXPECT_EQ(bytes_of(folder / "target"), "new");
 }
 
 TEST(OutputFile, FailsWithAReasonAndLeavesNothingBehind) {
   const TemporaryFolder folder;
-  EXPECT_EQ(write_file_atomically(folder / ".", "new"), "is a directory");
-  EXPECT_EQ(write_file_atomically(folder / "no/such/folder", "new"),
+  EXPECT_EQ(observe::write_file_atomically(folder / ".", "new"), "is a directory");
+  EXPECT_EQ(observe::write_file_atomically(folder / "no/such/folder", "new"),
             "cannot make a temporary file beside it: No such file or directory");
-  EXPECT_EQ(write_file_atomically("/dev/full", "new"), "cannot write: No space left on device");
-  EXPECT_EQ(write_file_atomically("/dev/null", "new"), std::nullopt);
+  EXPECT_EQ(observe::write_file_atomically("/dev/full", "new"), "cannot write: No space left on device");
+  EXPECT_EQ(observe::write_file_atomically("/dev/null", "new"), std::nullopt);
   EXPECT_EQ(folder.file_count(), 0u);
 }
 
@@ -241,7 +241,7 @@ TEST(OutputFile, LeavesAReadOnlyFileAlone) {
   const TemporaryFolder folder;
   put_bytes(folder / "f", "old");
   ASSERT_EQ(::chmod((folder / "f").c_str(), 0444), 0);
-  EXPECT_EQ(write_file_atomically(folder / "f", "new"), "cannot write: Permission denied");
+  EXPECT_EQ(observe::write_file_atomically(folder / "f", "new"), "cannot write: Permission denied");
   EXPECT_EQ(bytes_of(folder / "f"), "old");
 }
 

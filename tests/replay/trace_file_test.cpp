@@ -6,12 +6,18 @@
 
 #include <limits>
 
+#include "observe/trace_file_layout.hpp"
+#include "observe/varint.hpp"
 #include "replay/random_trace.hpp"
 #include "replay/read_trace.hpp"
-#include "replay/trace_file_layout.hpp"
-#include "replay/varint.hpp"
 
 namespace gmlake::replay {
+
+using observe::append_varint;
+using observe::fold_sign;
+using observe::kHeaderTail;
+using observe::read_varint;
+using observe::unfold_sign;
 namespace {
 
 constexpr std::size_t kHeader = kTraceFileMagic.size() + kHeaderTail;

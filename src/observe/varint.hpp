@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-namespace gmlake::replay {
+namespace gmlake::observe {
 
 inline void append_varint(std::string& out, std::uint64_t value) {
   while (value >= 0x80) {
@@ -34,4 +34,4 @@ constexpr std::uint64_t fold_sign(std::uint64_t difference) {
 }
 constexpr std::uint64_t unfold_sign(std::uint64_t folded) { return folded >> 1 ^ (~(folded & 1) + 1); }
 
-}  // namespace gmlake::replay
+}  // namespace gmlake::observe
