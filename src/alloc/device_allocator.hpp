@@ -150,16 +150,22 @@ class DeviceAllocator {
 
   // What they stitch with: device_stitch.cpp.
   enum class Reach : std::uint8_t { own_stream, passed_streams, all_streams };
-  enum class Obstacle : std::uint8_t { none, memory, addresses, mappings, garbage };
+  // How a plan looks at what is free: a little at a time, between which hits go on, or while they all wait.
+  enum class Look : std::uint8_t { in_steps, at_once };
+  enum class Obstacle : std::uint8_t { none, memory, addresses, mappings, garbage, outdated };
   struct Attempt {
     std::optional<stitch::Plan> plan;
     Obstacle obstacle = Obstacle::none;
   };
-  using Cleared = std::bitset<5>;  // obstacles, by number
-  Found stitch(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_);
-  Attempt plan_and_claim(const Request& request, Reach reach, const Cleared& cleared) GMLAKE_REQUIRES(grow_);
+  using Cleared = std::bitset<6>;  // obstacles, by number
+  Found stitch(const Request& request, Reach reach, Look look = Look::in_steps) GMLAKE_REQUIRES(grow_);
+  Attempt plan_and_claim(const Request& request, Reach reach, Look look, const Cleared& cleared) GMLAKE_REQUIRES(grow_)
+      GMLAKE_EXCLUDES(state_);
+  Attempt try_plan(const stitch::PlanRequest& wanted, bool others_first, bool may_collect, stitch::StateSteps& steps)
+      GMLAKE_REQUIRES(grow_);
+  void count_claim(const Attempt& attempt, bool may_collect) GMLAKE_REQUIRES(grow_, state_);
   bool clear_away(const Request& request, const Attempt& attempt, Cleared& cleared) GMLAKE_REQUIRES(grow_);
-  Found carry_out(const Request& request, const stitch::Plan& plan, bool stream_wait) GMLAKE_REQUIRES(grow_);
+  Found carry_out(const Request& request, const stitch::Plan& plan) GMLAKE_REQUIRES(grow_);
   Found publish(const Request& request, const stitch::Plan& plan, bool succeeded) GMLAKE_REQUIRES(grow_, state_);
   void mark_stale(const memory::Fence& now) GMLAKE_REQUIRES(grow_);
   void note_refusal(const Error& error) GMLAKE_REQUIRES(grow_);
@@ -193,7 +199,7 @@ class DeviceAllocator {
   std::vector<memory::Fence> stream_ticks() const GMLAKE_EXCLUDES(state_);
   // garbage_collection_threshold: device_garbage.cpp.
   // Whether what a plan creates would take what is held above it. Notes how old the streams' frees are.
-  bool past_threshold(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_, state_);
+  bool past_threshold(const stitch::Plan& plan) const GMLAKE_REQUIRES(grow_);
   void note_ages() GMLAKE_REQUIRES(grow_, state_);
   // Gives back what has been cached longest, behind passed fences, until the plan keeps the threshold; not what it will
   // use itself. The plan is void then. Waits for nothing.
@@ -208,13 +214,14 @@ class DeviceAllocator {
   std::uint64_t release_cached(std::uint64_t granules) GMLAKE_REQUIRES(grow_);
   struct Releasable {
     memory::PhyBlock* block = nullptr;
-    stitch::Block* run = nullptr;  // the free run that it lies in; null: it is spare
-    std::uint64_t growth = 0;      // of the device, before which it was free: for collect_garbage()
+    std::optional<stitch::Donor> donor;  // the free run that it lies in; none: it is spare
+    std::uint64_t growth = 0;            // of the device, before which it was free: for collect_garbage()
   };
-  std::vector<Releasable> releasable() GMLAKE_REQUIRES(grow_, state_);
-  // Takes cached ones out of their runs: then they are spare, with stale mappings. Throws with nothing changed.
-  void take_out(std::vector<Releasable>& chosen) GMLAKE_REQUIRES(grow_, state_);
-  std::uint64_t give_back(const std::vector<Releasable>& taken) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  std::vector<Releasable> releasable(stitch::StateSteps& steps) GMLAKE_REQUIRES(grow_);
+  // Those that are cached become spare, with stale mappings, unless other threads have taken them; all go to the
+  // driver. Returns the bytes that it took.
+  std::uint64_t give_back(const std::vector<Releasable>& chosen, stitch::StateSteps& steps) GMLAKE_REQUIRES(grow_)
+      GMLAKE_EXCLUDES(state_);
   void release_vacant_segments() GMLAKE_REQUIRES(grow_);
   // Retires stale mappings until `more` new ones keep the bound. False: they cannot.
   bool make_room_for(std::uint64_t more) GMLAKE_REQUIRES(grow_);

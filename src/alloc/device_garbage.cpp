@@ -22,9 +22,8 @@ std::uint64_t DeviceAllocator::past_threshold_bytes(const stitch::Plan& plan) co
   return after > threshold ? after - threshold : 0;
 }
 
-bool DeviceAllocator::past_threshold(const stitch::Plan& plan) {
+bool DeviceAllocator::past_threshold(const stitch::Plan& plan) const {
   if (options_.garbage_collection_threshold == 0 || plan.created_granules == 0) return false;
-  note_ages();
   return past_threshold_bytes(plan) > 0;
 }
 
@@ -45,25 +44,25 @@ void DeviceAllocator::collect_garbage(const stitch::Plan& plan) {
   for (const memory::Mapping* mapping : plan.revive) planned.push_back(mapping->block);
   for (const stitch::Plan::Fill& fill : plan.fills) planned.push_back(fill.block);
   std::sort(planned.begin(), planned.end());
-  std::vector<Releasable> chosen;
+  stitch::StateSteps steps{.state = &state_};
+  std::vector<Releasable> chosen = releasable(steps);
   {
     const MutexLock lock(state_);
-    chosen = releasable();
     std::erase_if(chosen, [&planned](const Releasable& each) {
       return std::binary_search(planned.begin(), planned.end(), each.block);
     });
     // The growth before which a block was free: the first at which its stream's clock had passed it. Spare ones first.
     for (Releasable& each : chosen) {
-      if (each.run == nullptr) continue;
-      const std::deque<Age>& ages = ages_[each.run->pool->stream()];
-      const auto age = std::lower_bound(ages.begin(), ages.end(), each.run->tick_or_requested,
+      if (!each.donor) continue;
+      const std::deque<Age>& ages = ages_[each.donor->freed.stream];
+      const auto age = std::lower_bound(ages.begin(), ages.end(), each.donor->freed.tick,
                                         [](const Age& at, std::uint64_t tick) { return at.tick < tick; });
       each.growth = age == ages.end() ? UINT64_MAX : age->growth;
     }
     std::stable_sort(chosen.begin(), chosen.end(), [](const Releasable& a, const Releasable& b) {
       if (a.growth != b.growth) return a.growth < b.growth;
-      if (a.run == nullptr || b.run == nullptr) return false;
-      return a.run->tick_or_requested < b.run->tick_or_requested;
+      if (!a.donor || !b.donor) return false;
+      return a.donor->freed.tick < b.donor->freed.tick;
     });
     std::uint64_t left = past_threshold_bytes(plan);
     std::size_t taken = 0;
@@ -71,9 +70,8 @@ void DeviceAllocator::collect_garbage(const stitch::Plan& plan) {
       left -= std::min(left, std::uint64_t{chosen[taken].block->granules} << granule_shift_);
     }
     chosen.resize(taken);
-    take_out(chosen);
   }
-  const std::uint64_t collected = give_back(chosen);
+  const std::uint64_t collected = give_back(chosen, steps);
   if (collected == 0) return;
   const MutexLock lock(state_);
   ++counts_.collections;

@@ -113,7 +113,9 @@ DeviceAllocator::Found DeviceAllocator::try_wait(const Request& request) {
   wait_for_all_streams();
   reclaim_deferred();
   if (const Found found = fit(request)) return found;
-  return try_release_cached(request);
+  if (const Found found = try_release_cached(request)) return found;
+  // Looked at in steps, free memory that other threads keep moving about may escape a plan. This one sees all of it.
+  return stitch(request, Reach::passed_streams, Look::at_once);
 }
 
 DeviceAllocator::Found DeviceAllocator::fit(const Request& request) {

@@ -22,6 +22,7 @@ namespace {
 
 // The driver reserves no more than this in one piece (measured: 64 TiB work, 128 TiB do not).
 constexpr std::uint64_t kMaxSegmentBytes = std::uint64_t{32} << 40;
+constexpr int kPlansInSteps = 4;  // that other threads may outdate
 
 }  // namespace
 
@@ -66,16 +67,16 @@ std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) {
                           .small = request.pool.size_class() == SizeClass::small});
 }
 
-DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach reach) {
+DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach reach, Look look) {
   bound_stale_mappings();  // before the plan, which may count on those that are left
   bool refused = false;    // by the driver: tried once more then, with what it says is left
   Cleared cleared;
   Obstacle obstacle = Obstacle::none;
   for (;;) {
-    const Attempt attempt = plan_and_claim(request, reach, cleared);
+    const Attempt attempt = plan_and_claim(request, reach, look, cleared);
     obstacle = attempt.obstacle;
     if (obstacle == Obstacle::none) {
-      if (const Found found = carry_out(request, *attempt.plan, reach == Reach::all_streams)) return found;
+      if (const Found found = carry_out(request, *attempt.plan)) return found;
       if (refused) break;
       refused = true;
     } else if (!clear_away(request, attempt, cleared)) {
@@ -91,29 +92,60 @@ DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach rea
 }
 
 // The plan for a request, claimed; or what stands in its way, with nothing claimed.
-DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request, Reach reach, const Cleared& cleared) {
+DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request, Reach reach, Look look,
+                                                         const Cleared& cleared) {
+  std::vector<Pool*> pools;
+  PlanRequest wanted;
+  bool others_first = false;
+  const bool may_collect = !cleared.test(static_cast<std::size_t>(Obstacle::garbage));
+  {
+    const MutexLock lock(state_);
+    others_first = reach == Reach::own_stream && streams_.size() > 1;
+    pools = donor_pools(request, reach);
+    wanted = {.pool = &request.pool,
+              .bytes = request.bytes,
+              .donors = pools,
+              .stream_wait = reach == Reach::all_streams,
+              .block_granules = phy_block_granules(request),
+              .slack_granules = slack_granules(request),
+              .headroom_granules = headroom_granules()};
+  }
+  // Other threads go on taking what a plan counts on. Where several were made in vain, one is made while they wait.
+  for (int tries = 0; look == Look::in_steps && tries < kPlansInSteps; ++tries) {
+    stitch::StateSteps steps{.state = &state_};
+    Attempt attempt = try_plan(wanted, others_first, may_collect, steps);
+    if (attempt.obstacle == Obstacle::outdated) continue;
+    const MutexLock lock(state_);
+    count_claim(attempt, may_collect);
+    return attempt;
+  }
   const MutexLock lock(state_);
-  const std::vector<Pool*> pools = donor_pools(request, reach);
-  const PlanRequest wanted{.pool = &request.pool,
-                           .bytes = request.bytes,
-                           .donors = pools,
-                           .stream_wait = reach == Reach::all_streams,
-                           .block_granules = phy_block_granules(request),
-                           .slack_granules = slack_granules(request),
-                           .headroom_granules = headroom_granules()};
-  Attempt attempt{planner_.make(wanted)};
+  stitch::StateSteps held;
+  Attempt attempt = try_plan(wanted, others_first, may_collect, held);
+  count_claim(attempt, may_collect);
+  return attempt;
+}
+
+void DeviceAllocator::count_claim(const Attempt& attempt, bool may_collect) {
+  if (attempt.obstacle != Obstacle::none && attempt.obstacle != Obstacle::garbage) return;
+  if (may_collect && options_.garbage_collection_threshold != 0 && attempt.plan->created_granules != 0) note_ages();
+  if (attempt.obstacle == Obstacle::none) usage_.recount_cached(cached_totals());
+}
+
+DeviceAllocator::Attempt DeviceAllocator::try_plan(const PlanRequest& wanted, bool others_first, bool may_collect,
+                                                   stitch::StateSteps& steps) {
+  Attempt attempt{planner_.make(wanted, steps)};
   const std::optional<Plan>& plan = attempt.plan;
   if (!plan) {
     attempt.obstacle = planner_.failure() == PlanFailure::no_window ? Obstacle::addresses : Obstacle::memory;
-  } else if (reach == Reach::own_stream && plan->created_granules > wanted.slack_granules && streams_.size() > 1) {
+  } else if (others_first && plan->created_granules > wanted.slack_granules) {
     attempt.obstacle = Obstacle::memory;  // past the slack, what lies free on other streams comes before new memory
   } else if (mappings_.mapping_count() + plan->fills.size() > options_.max_mappings) {
     attempt.obstacle = Obstacle::mappings;
-  } else if (!cleared.test(static_cast<std::size_t>(Obstacle::garbage)) && past_threshold(*plan)) {
+  } else if (may_collect && past_threshold(*plan)) {
     attempt.obstacle = Obstacle::garbage;
-  } else {
-    stitcher_.claim(*plan);
-    usage_.recount_cached(cached_totals());
+  } else if (!stitcher_.claim(*plan, steps)) {
+    attempt.obstacle = Obstacle::outdated;
   }
   return attempt;
 }
@@ -137,20 +169,23 @@ bool DeviceAllocator::clear_away(const Request& request, const Attempt& attempt,
       return true;  // there may have been none: this once is enough
     case Obstacle::none:
     case Obstacle::memory:
+    case Obstacle::outdated:  // never of a plan made while others wait
       return false;
   }
   return false;
 }
 
-DeviceAllocator::Found DeviceAllocator::carry_out(const Request& request, const Plan& plan, bool stream_wait) {
-  const Status executed = stitcher_.execute(plan, stream_wait);
+DeviceAllocator::Found DeviceAllocator::carry_out(const Request& request, const Plan& plan) {
+  const Status executed = stitcher_.execute(plan);
   if (!executed.ok()) note_refusal(executed.error());
+  stitch::StateSteps steps{.state = &state_};
+  if (executed.ok()) stitcher_.publish_donors(steps);
   memory::Fence now;
   Found found;
   {
     const MutexLock lock(state_);
     // Behind a stream-wait the window belongs to a later point of its stream than any event recorded so far stands for.
-    if (stream_wait) ++request.stream.tick;
+    if (plan.stream_wait) ++request.stream.tick;
     now = {request.stream.index, request.stream.tick};
     found = publish(request, plan, executed.ok());
   }
@@ -160,6 +195,8 @@ DeviceAllocator::Found DeviceAllocator::carry_out(const Request& request, const 
 
 // What the plan made goes back into the books, and the request's part of it to its caller.
 DeviceAllocator::Found DeviceAllocator::publish(const Request& request, const Plan& plan, bool succeeded) {
+  stitch::StateSteps held;
+  if (!succeeded) stitcher_.publish_donors(held);  // free runs again: nobody takes of them before they are counted
   Block* run = stitcher_.publish(plan, request.stream.tick, succeeded);
   if (run == nullptr) {
     usage_.recount_homes(cached_totals());

@@ -7,7 +7,6 @@
 
 namespace gmlake::alloc {
 
-using stitch::Block;
 using stitch::Pool;
 
 namespace {
@@ -38,73 +37,65 @@ void keep_least(std::vector<Candidate>& candidates, std::uint64_t granules) {
 
 }  // namespace
 
-std::vector<DeviceAllocator::Releasable> DeviceAllocator::releasable() {
+std::vector<DeviceAllocator::Releasable> DeviceAllocator::releasable(stitch::StateSteps& steps) {
   std::vector<Releasable> found;
   const auto& spare = phy_pool_.spare();
   for (memory::PhyBlock* block = spare.front(); block != nullptr; block = memory::PhyPool::BlockList::next(block)) {
-    if (block->mappings == nullptr) found.push_back({block, nullptr, 0});
+    if (block->mappings == nullptr) found.push_back({block, {}, 0});
   }
   std::vector<Pool*> pools;
-  for (const auto& stream : streams_) {
-    pools.push_back(stream->large.get());
-    pools.push_back(stream->small.get());
+  {
+    const MutexLock lock(state_);
+    for (const auto& stream : streams_) {
+      pools.push_back(stream->large.get());
+      pools.push_back(stream->small.get());
+    }
   }
   if (pools.empty()) return found;
-  for (const stitch::Donor& donor : planner_.collect({.pool = pools.front(), .donors = pools})) {
-    bool passed = fences_.passed({donor.run->pool->stream(), donor.run->tick_or_requested});
+  for (const stitch::Donor& donor : planner_.collect({.pool = pools.front(), .donors = pools}, steps)) {
+    bool passed = fences_.passed(donor.freed);
     for (const memory::Mapping* m = donor.mapping->block->mappings; m != nullptr; m = m->next_of_block) {
       passed = passed && !m->quarantined && (m == donor.mapping || fences_.passed(m->fence));
     }
-    if (passed) found.push_back({donor.mapping->block, donor.run, 0});
+    if (passed) found.push_back({donor.mapping->block, donor, 0});
   }
   return found;
 }
 
-void DeviceAllocator::take_out(std::vector<Releasable>& chosen) {
-  if (chosen.empty()) return;
-  // Of one run by descending address: see Pool::claim. Spare ones, which have no run, first.
-  std::sort(chosen.begin(), chosen.end(), [](const Releasable& a, const Releasable& b) {
-    if (a.run == nullptr || b.run == nullptr) return b.run != nullptr;
-    return a.run != b.run ? a.run->address < b.run->address : a.block->home->slot > b.block->home->slot;
-  });
-  Pool::Stash none;
-  streams_.front()->large->set_aside(none, 0, 2 * chosen.size());
+std::uint64_t DeviceAllocator::give_back(const std::vector<Releasable>& chosen, stitch::StateSteps& steps) {
+  std::vector<stitch::Donor> donors;
   for (const Releasable& each : chosen) {
-    if (each.run == nullptr) continue;
-    const memory::Mapping& home = *each.block->home;
-    const std::uint64_t tick = each.run->tick_or_requested;
-    Pool* pool = each.run->pool;
-    Block* claimed = pool->claim(each.run, home.segment->address_of(home.slot),
-                                 home.segment->address_of(std::uint64_t{home.slot} + each.block->granules));
-    if (history_.on()) {
-      history_.add(History::Action::segment_unmap, home.segment->address_of(home.slot),
-                   std::uint64_t{each.block->granules} << granule_shift_, streams_[pool->stream()]->stream.handle);
-    }
-    mappings_.leave_home(each.block, {pool->stream(), tick});
-    pool->publish(claimed, tick);
+    if (each.donor) donors.push_back(*each.donor);
   }
-  usage_.recount_homes(cached_totals());
-}
-
-std::uint64_t DeviceAllocator::give_back(const std::vector<Releasable>& taken) {
+  std::sort(donors.begin(), donors.end(),
+            [](const stitch::Donor& a, const stitch::Donor& b) { return a.begin() > b.begin(); });
+  std::vector<memory::PhyBlock*> blocks = stitcher_.vacate(donors, steps);
+  {
+    const MutexLock lock(state_);
+    usage_.recount_homes(cached_totals());
+    for (const stitch::Donor& donor : donors) {
+      if (!history_.on() || !donor.mapping->stale()) continue;
+      history_.add(History::Action::segment_unmap, donor.begin(), donor.end() - donor.begin(),
+                   streams_[donor.freed.stream]->stream.handle);
+    }
+  }
+  for (const Releasable& each : chosen) {
+    if (!each.donor) blocks.push_back(each.block);
+  }
   const std::uint64_t held = phy_pool_.held_bytes();
-  for (const Releasable& each : taken) {  // what stays mapped stays spare, and what is refused is counted as lost
-    if (mappings_.retire_all_of(each.block).ok()) (void)phy_pool_.release(each.block).ok();
+  for (memory::PhyBlock* block : blocks) {  // what stays mapped stays spare, and what is refused is counted as lost
+    if (mappings_.retire_all_of(block).ok()) (void)phy_pool_.release(block).ok();
   }
   return held - phy_pool_.held_bytes();
 }
 
 std::uint64_t DeviceAllocator::release_cached(std::uint64_t granules) {
-  std::vector<Releasable> chosen;
-  {
-    const MutexLock lock(state_);
-    chosen = releasable();
-    std::stable_sort(chosen.begin(), chosen.end(),
-                     [](const Releasable& a, const Releasable& b) { return a.block->granules > b.block->granules; });
-    keep_least(chosen, granules);
-    take_out(chosen);
-  }
-  return give_back(chosen);
+  stitch::StateSteps steps{.state = &state_};
+  std::vector<Releasable> chosen = releasable(steps);
+  std::stable_sort(chosen.begin(), chosen.end(),
+                   [](const Releasable& a, const Releasable& b) { return a.block->granules > b.block->granules; });
+  keep_least(chosen, granules);
+  return give_back(chosen, steps);
 }
 
 void DeviceAllocator::release_spare() {

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -45,15 +47,27 @@ class Slab {
     ++free_count_;
   }
 
+  // Whether an address that take() once returned holds an object now, that one or a later one: for those who kept a
+  // pointer and could not be told. The second word of a T must never be kDead.
+  static bool is_live(const T* object) {
+    static_assert(sizeof(T) >= sizeof(Node));
+    std::uint64_t word = 0;
+    std::memcpy(&word, reinterpret_cast<const std::byte*>(object) + offsetof(Node, dead), sizeof(word));
+    return word != kDead;
+  }
+
   std::size_t live_count() const { return chunks_.size() * kChunk - free_count_; }
   std::size_t bytes() const { return chunks_.size() * kChunk * sizeof(Cell); }
 
  private:
+  static constexpr std::uint64_t kDead = 0xdeaddeaddeaddeadu;  // odd: no pointer, and no multiple of anything even
   struct Node {
-    Node* next;
+    Node* next = nullptr;
+    std::uint64_t dead = kDead;
   };
   // One alignas: of two, g++ 12 takes the last in a template, not the stricter.
   union alignas(alignof(T) > alignof(Node) ? alignof(T) : alignof(Node)) Cell {
+    Cell() : node() {}
     Node node;
     std::byte storage[sizeof(T)];
   };

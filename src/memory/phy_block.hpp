@@ -31,7 +31,7 @@ struct PhyBlock {
   // Every mapping of it that the driver still has: the home and stale ones.
   Mapping* mappings = nullptr;
   ListLinks<PhyBlock> links;  // in the pool's list of blocks with a home, or of spare ones
-  std::uint32_t donor = 0;    // scratch of the planner: 1 + its place among the donors of the plan being made
+  bool planned = false;       // scratch of the planner: the plan being made uses it
 };
 
 // A PhyBlock at an address. It is the block's home, or stale: never handed out, unmapped later.

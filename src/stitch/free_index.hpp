@@ -77,6 +77,14 @@ class FreeIndex {
     }
   }
 
+  // One after another: the first run of the shortest bin that may hold `bytes`, and the one after a run that is in the
+  // index; shorter bins first. Null at the end.
+  Block* first(std::uint64_t bytes) const { return front_of(next_used(bin_of(bytes))); }
+  Block* after(const Block* run) const {
+    Block* next = run->links.next;
+    return next != nullptr ? next : front_of(next_used(run->bin + std::size_t{1}));
+  }
+
   std::size_t count() const { return count_; }
   // Another number whenever what find() says may have changed.
   std::uint64_t version() const { return version_; }
@@ -98,6 +106,8 @@ class FreeIndex {
     const std::size_t sub = (bytes >> shift) & ((std::size_t{1} << kSubBinBits) - 1);
     return kExactBins + (octave << kSubBinBits) + sub;
   }
+
+  Block* front_of(std::size_t bin) const { return bin < kBins ? bins_[bin] : nullptr; }
 
   // The first bin from `bin` on that holds something; kBins where there is none.
   std::size_t next_used(std::size_t bin) const {

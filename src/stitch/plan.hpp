@@ -6,7 +6,8 @@
 // call at all), then by moving PhyBlocks that lie whole inside other free runs, then by creating the rest.
 // Among all windows the cheapest by the driver's cost is taken.
 //
-// Called with the device's `grow` and `state` locks held.
+// Called with the device's `grow` lock held. `state` is taken in short steps to copy what is free (stitch/survey.hpp);
+// all else is done without it. So a plan may be out of date when it is done: Stitcher::claim() says.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +18,17 @@
 #include "memory/fences.hpp"
 #include "memory/phy_pool.hpp"
 #include "stitch/pool.hpp"
+#include "stitch/survey.hpp"
 
 namespace gmlake::stitch {
 
 // A PhyBlock that lies whole inside a free run, and may leave it.
 struct Donor {
   memory::Mapping* mapping = nullptr;  // its home
-  Block* run = nullptr;
-  bool used = false;
+  Block* run = nullptr;                // as RunView::run
+  memory::Fence freed;                 // the last free there, when it was looked at
+  Address begin() const { return mapping->segment->address_of(mapping->slot); }
+  Address end() const { return mapping->segment->address_of(std::uint64_t{mapping->slot} + mapping->block->granules); }
 };
 
 struct PlanRequest {
@@ -49,13 +53,14 @@ struct Plan {
 
   Pool* pool = nullptr;
   memory::VmmSegment* segment = nullptr;
-  Block* first = nullptr;  // the block that contains `begin`
+  Block* hole = nullptr;  // the first of the window; `begin` lies in it or in the free run before it
   Address begin = 0;
   Address end = 0;                       // at a slot's end
   std::vector<memory::Mapping*> revive;  // stale mappings in the window that become homes again
   std::vector<memory::Mapping*> retire;  // stale mappings in the window that have to be unmapped first
   std::vector<Fill> fills;               // by ascending slot
-  std::vector<Donor> moves;              // the donors among revived and moved blocks: by run, then descending address
+  std::vector<Donor> moves;              // the donors among revived and moved blocks: by descending address
+  bool stream_wait = false;
   std::uint64_t created_granules = 0;
   std::uint64_t moved_granules = 0;
   std::uint64_t revived_granules = 0;
@@ -69,20 +74,21 @@ enum class PlanFailure : std::uint8_t {
 
 class Planner {
  public:
-  Planner(const memory::PhyPool& phy_pool, const memory::Fences& fences) : phy_pool_(phy_pool), fences_(fences) {}
+  Planner(const memory::PhyPool& phy_pool, const memory::Fences& fences)
+      : phy_pool_(phy_pool), fences_(fences), survey_(fences) {}
 
   // Null where the request cannot be met; failure() then says why.
-  std::optional<Plan> make(const PlanRequest& request);
+  std::optional<Plan> make(const PlanRequest& request, StateSteps& steps);
   PlanFailure failure() const { return failure_; }
 
   // Every PhyBlock that lies whole in a free run of the request's donors and may leave it, the first choice first.
-  const std::vector<Donor>& collect(const PlanRequest& request);
-  // Of the donors of the last request: what could have been moved to it. Before any mapping ends.
+  const std::vector<Donor>& collect(const PlanRequest& request, StateSteps& steps);
+  // Of the donors of the last request that could not be met: what could have been moved to it. Before any mapping ends.
   std::uint64_t donor_granules() const;
 
  private:
   struct Window {
-    Block* first = nullptr;
+    std::size_t hole = SIZE_MAX;  // of the survey: the first one
     Address begin = 0;
     Address end = 0;
     std::uint64_t cost_ns = UINT64_MAX;
@@ -92,21 +98,31 @@ class Planner {
     std::uint32_t granules = 0;
   };
 
-  std::optional<Plan> make_with_donors(const PlanRequest& request);
-  void consider(const PlanRequest& request, Block* first, Address begin, Window& best);
-  Address behind_guard(const PlanRequest& request, const Block* hole) const;
-  Window cheapest_window(const PlanRequest& request);
-  bool may_revive(const memory::Mapping* mapping, Address begin, Address end) const;
-  std::optional<Plan> lay_out(const PlanRequest& request, const Window& window);
-  void take_donor(Plan& plan, memory::PhyBlock* block);
-  bool fill_gaps(const PlanRequest& request, Plan& plan);
-  memory::PhyBlock* pick(std::uint32_t granules);
-  void create(Plan& plan, std::uint32_t slot, std::uint32_t granules);
+  void see_runs(const PlanRequest& request, StateSteps& steps, std::size_t most);
+  void expand(std::uint64_t granules, std::size_t count);
+  void consider(const PlanRequest& request, StateSteps& steps, std::size_t hole, Address begin, Window& best);
+  Address behind_guard(const PlanRequest& request, const HoleView& hole) const;
+  Window cheapest_window(const PlanRequest& request, StateSteps& steps);
+  bool may_revive(const PlanRequest& request, StateSteps& steps, const memory::Mapping* mapping, Address begin,
+                  Address end);
+  std::optional<Plan> lay_out(const PlanRequest& request, StateSteps& steps, const Window& window);
+  bool use(Plan& plan, memory::PhyBlock* block);
+  bool fill_gaps(const PlanRequest& request, StateSteps& steps, Plan& plan, std::uint32_t room);
+  void offer(const Plan& plan, bool donors);
+  memory::PhyBlock* pick(std::uint32_t granules, std::uint32_t room);
+  void unmark();
 
   const memory::PhyPool& phy_pool_;
   const memory::Fences& fences_;
+  Survey survey_;
+  bool runs_seen_ = false;
+  // What of survey_.runs() was looked into: all before expanded_runs_, and of that one all from expanded_at_ on.
   std::vector<Donor> donors_;
+  std::size_t expanded_runs_ = 0;
+  Address expanded_at_ = 0;
+  std::uint64_t expanded_granules_ = 0;
   std::vector<std::vector<memory::PhyBlock*>> by_order_;  // free blocks by log2 of their size, the best choice last
+  std::vector<memory::PhyBlock*> planned_;                // the ones that are marked so
   std::vector<Gap> gaps_;
   std::vector<Address> rejected_;  // where windows begin that turned out not to do
   PlanFailure failure_ = PlanFailure::none;

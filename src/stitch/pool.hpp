@@ -91,6 +91,10 @@ class Pool {
     free_.for_each(bytes, visit);
   }
 
+  // Free runs one after another, for those who cannot stay: see FreeIndex. The pool is settled.
+  Block* first_free(std::uint64_t bytes) const { return free_.first(bytes); }
+  Block* free_after(const Block* run) const { return free_.after(run); }
+
   // Calls visit(const Block&) for each block of every segment, by address.
   template <class Visit>
   void for_each_block(Visit&& visit) const {

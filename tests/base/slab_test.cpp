@@ -77,6 +77,22 @@ TEST(Slab, KeepsTheAlignmentOfItsObjectsAndTakesSmallOnes) {
   EXPECT_EQ(small.live_count(), 0u);
 }
 
+TEST(Slab, TellsWhetherAnObjectIsStillThere) {
+  struct Record {
+    std::uint64_t first = 0;
+    std::uint64_t second = 0;
+  };
+  Slab<Record, 4> slab;
+  Record* kept = slab.take();
+  Record* other = slab.take();
+  EXPECT_TRUE(slab.is_live(kept) && slab.is_live(other));
+  slab.put(kept);
+  EXPECT_FALSE(slab.is_live(kept));
+  EXPECT_TRUE(slab.is_live(other));
+  EXPECT_EQ(slab.take(), kept);  // another object now, at the same address
+  EXPECT_TRUE(slab.is_live(kept));
+}
+
 TEST(Slab, TakesFromTheHeapNoMoreOnceReserved) {
   Slab<Object, 4> slab;
   slab.reserve(10);

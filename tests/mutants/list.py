@@ -28,6 +28,7 @@ TABLE = "src/memory/mapping_table.cpp"
 PHY_POOL = "src/memory/phy_pool.cpp"
 STITCHER = "src/stitch/stitcher.cpp"
 PLAN = "src/stitch/plan.cpp"
+SURVEY = "src/stitch/survey.cpp"
 POOL = "src/stitch/pool.cpp"
 DEVICE = "src/alloc/device_allocator.cpp"
 HOT = "src/alloc/hot_path.hpp"
@@ -57,17 +58,22 @@ MUTANTS = [
            "    if (Status waits = make_waits(plan); !waits.ok()) return waits;\n", "    (void)plan;\n",
            INTERLEAVINGS, "*Model*TakingTurns"),
     mutant("of several frees of a stream the first is waited for", STITCHER,
-           "same->tick = std::max(same->tick, taken.fence.tick);", "same->tick = std::min(same->tick, taken.fence.tick);",
+           "same->tick = std::max(same->tick, taken.freed.tick);", "same->tick = std::min(same->tick, taken.freed.tick);",
            "stitch_test", "*/PlanStreams*"),
     mutant("what leaves its home forgets since when", STITCHER,
-           "const memory::Fence fence{pool->stream(), donor.run->tick_or_requested};",
-           "const memory::Fence fence{pool->stream(), 0};", INTERLEAVINGS, "*Model*TakingTurns"),
+           "const memory::Fence freed{run->pool->stream(), run->tick_or_requested};",
+           "const memory::Fence freed{run->pool->stream(), 0};", INTERLEAVINGS, "*Model*TakingTurns"),
     mutant("a stale mapping keeps the fence of an earlier time", TABLE,
            "  home->fence = fence;\n", "  (void)fence;\n", "memory_test", "*Retire*:*MappingTable*"),
     mutant("stale mappings are unmapped before their fence", TABLE,
            "over > 0 && fences.passed(next->fence) &&", "over > 0 &&", INTERLEAVINGS, "*Model*MappingsRetiredAtOnce"),
-    mutant("memory of other streams is taken before its fence", PLAN,
-           "!fences_.passed({pool->stream(), run->tick_or_requested})", "false", INTERLEAVINGS, "*Model*TakingTurns"),
+    mutant("a plan counts on memory of other streams before its fence", SURVEY, "return !fences_.passed(run.freed);",
+           "return false && !fences_.passed(run.freed);", "stitch_test", "*Plan*"),
+    mutant("a claim takes what was freed again since the plan looked at it", STITCHER,
+           "  if (freed.stream != stream && !stream_wait && !fences_.passed(freed)) return false;\n",
+           "  (void)stream, (void)stream_wait;\n", "stitch_test", "Outdated*"),
+    mutant("a claim takes a run that is a caller's by now", STITCHER, "run->state != State::free || ", "",
+           "stitch_test", "Outdated*"),
     Mutant("a stale mapping in the way is unmapped before its fence", PLAN,
            [("        if (!fences_.passed(mapping->fence)) return;\n", ""),
             ("        if (!fences_.passed(mapping->fence)) return std::nullopt;\n", "")], "stitch_test", "*/Plan*"),
@@ -150,7 +156,8 @@ MUTANTS = [
     mutant("a plan may create past the limit", PLAN, "return plan.created_granules <= request.headroom_granules;",
            "return true;", "alloc_test", "*Limit*"),
     mutant("a PhyBlock is revived from the window that it is wanted in", PLAN,
-           "return run->end() <= begin || run->address >= end;", "return true;", "stitch_test", "*"),
+           "return run != nullptr && (run->end <= begin || run->address >= end);", "return run != nullptr;",
+           "stitch_test", "*"),
     mutant("access is granted to the first granule alone", STITCHER,
            "mappings_.set_access(plan.segment, begin, end - begin)", "mappings_.set_access(plan.segment, begin, 1)",
            "stitch_test", "*Stitch*"),

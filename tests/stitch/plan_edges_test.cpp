@@ -89,7 +89,8 @@ TEST_P(PlanEdges, HasNoWindowForSizesThatReachPastAllAddresses) {
   (void)rig.lay(rig.a, "L1 F2 H8 F1");
   for (const std::uint64_t bytes : {~std::uint64_t{511}, std::uint64_t{1} << 63, ~std::uint64_t{0} << 40}) {
     const std::vector<Pool*> donors{&rig.a};
-    const auto plan = rig.planner.make({.pool = &rig.a, .bytes = bytes, .donors = donors, .headroom_granules = 99});
+    const auto plan =
+        rig.planner.make({.pool = &rig.a, .bytes = bytes, .donors = donors, .headroom_granules = 99}, rig.steps);
     EXPECT_EQ(rig.describe(plan), "no window") << bytes;
   }
 }
@@ -117,7 +118,7 @@ TEST_P(PlanEdges, LeavesNoMarkWhereTheHostIsOutOfMemory) {
     {
       const gmlake::testing::FailingNew failing(nth);
       try {
-        plan = planner.make(request);
+        plan = planner.make(request, rig.steps);
       } catch (const std::bad_alloc&) {
       }
       reached = failing.reached();

@@ -15,7 +15,7 @@ class PlanStreams : public StitchTest {
     const auto plan = rig.plan(rig.a, granules, ask);
     const std::string text = rig.describe(plan);
     if (plan) {
-      Block* run = rig.carry_out(*plan, ask.stream_wait);
+      Block* run = rig.carry_out(*plan);
       EXPECT_NE(run, nullptr);
       rig.check();
       after_ = rig.blocks(rig.b, segment);
@@ -79,7 +79,7 @@ TEST_P(PlanStreams, RevivesNothingThatAnotherStreamMayStillUse) {
   const auto plan = rig.plan(rig.a, 2, {.stream_wait = true, .donors = {&rig.a, &rig.b}});
   EXPECT_EQ(rig.describe(plan), "1..3 revive x@1");
   rig.driver.reset_counts();
-  ASSERT_NE(rig.carry_out(*plan, true), nullptr);
+  ASSERT_NE(rig.carry_out(*plan), nullptr);
   EXPECT_EQ(rig.driver.calls(Step::stream_wait), 1u);
   EXPECT_EQ(rig.driver.calls(), 3u);  // an event is created and recorded: no mapping changes
   rig.check();
@@ -90,7 +90,7 @@ TEST_P(PlanStreams, WaitsForNothingOnItsOwnStream) {
   (void)rig.lay(rig.a, "f2x L1 H8");
   const auto plan = rig.plan(rig.a, 2, {.stream_wait = true});
   EXPECT_EQ(rig.describe(plan), "3..5 move x@3");
-  ASSERT_NE(rig.carry_out(*plan, true), nullptr);
+  ASSERT_NE(rig.carry_out(*plan), nullptr);
   EXPECT_EQ(rig.driver.calls(Step::event_record), 0u);
   rig.check();
 }
@@ -110,7 +110,7 @@ TEST_P(PlanStreams, WaitsOnceForTheLastOfSeveralFrees) {
   const auto plan = rig.plan(rig.a, 4, {.stream_wait = true, .donors = {&rig.a, &rig.b}});
   ASSERT_TRUE(plan.has_value());
   EXPECT_EQ(plan->moves.size(), 2u);
-  ASSERT_NE(rig.carry_out(*plan, true), nullptr);
+  ASSERT_NE(rig.carry_out(*plan), nullptr);
   EXPECT_EQ(rig.driver.calls(Step::stream_wait), 1u);
   ASSERT_TRUE(model_.streams().enqueue(first, {}).ok());
   (void)model_.streams().advance(second, 2);  // past the first free, and the work behind it
@@ -125,7 +125,7 @@ TEST_P(PlanStreams, AMovedMappingIsRetiredBehindTheFenceOfItsOldRun) {
   (void)rig.lay(rig.a, "L1 H8");
   const memory::VmmSegment* other = rig.lay(rig.b, "f2x");
   const auto plan = rig.plan(rig.a, 2, {.stream_wait = true, .donors = {&rig.a, &rig.b}});
-  ASSERT_NE(rig.carry_out(*plan, true), nullptr);
+  ASSERT_NE(rig.carry_out(*plan), nullptr);
   const memory::Mapping* old = other->at(0);
   ASSERT_NE(old, nullptr);
   EXPECT_TRUE(old->stale());

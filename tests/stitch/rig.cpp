@@ -151,7 +151,8 @@ std::optional<Plan> Rig::plan(Pool& pool, double granules, const Ask& ask) {
                        .stream_wait = ask.stream_wait,
                        .block_granules = ask.unit,
                        .slack_granules = ask.slack,
-                       .headroom_granules = ask.headroom});
+                       .headroom_granules = ask.headroom},
+                      steps);
 }
 
 std::string Rig::name_of(const PhyBlock* block) const {
@@ -182,10 +183,15 @@ std::string Rig::describe(const std::optional<Plan>& plan) const {
   return out.str();
 }
 
-Block* Rig::carry_out(const Plan& plan, bool stream_wait) {
-  stitcher.claim(plan);
-  const bool succeeded = stitcher.execute(plan, stream_wait).ok();
-  return stitcher.publish(plan, tick, succeeded);
+Block* Rig::publish(const Plan& plan, std::uint64_t at, bool succeeded) {
+  stitcher.publish_donors(steps);
+  return stitcher.publish(plan, at, succeeded);
+}
+
+Block* Rig::carry_out(const Plan& plan) {
+  if (!stitcher.claim(plan, steps)) return nullptr;
+  const bool succeeded = stitcher.execute(plan).ok();
+  return publish(plan, tick, succeeded);
 }
 
 void Rig::check() const {
@@ -205,7 +211,7 @@ void Rig::check() const {
   EXPECT_EQ(records, slab.live_count());
   for (const memory::PhyPool::BlockList* list : {&phy.in_use(), &phy.spare()}) {
     for (const PhyBlock* block = list->front(); block != nullptr; block = memory::PhyPool::BlockList::next(block)) {
-      EXPECT_EQ(block->donor, 0u) << "a plan left its mark";
+      EXPECT_FALSE(block->planned) << "a plan left its mark";
     }
   }
 }

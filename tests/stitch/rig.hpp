@@ -57,8 +57,9 @@ class Rig {
 
   std::optional<Plan> plan(Pool& pool, double granules, const Ask& ask = {});
   std::string describe(const std::optional<Plan>& plan) const;
-  // Claims, executes and publishes. Null where a call failed.
-  Block* carry_out(const Plan& plan, bool stream_wait = false);
+  Block* publish(const Plan& plan, std::uint64_t at, bool succeeded);
+  // Claims, executes and publishes. Null where the plan is out of date or a call failed.
+  Block* carry_out(const Plan& plan);
 
   void check() const;
   std::string name_of(const memory::PhyBlock* block) const;
@@ -74,6 +75,8 @@ class Rig {
   Pool b;  // of stream 1
   Planner planner;
   Stitcher stitcher;
+  Mutex state;
+  StateSteps steps{.state = &state};
   std::map<std::string, memory::PhyBlock*> named;
   std::vector<Block*> live;  // of the layouts, in the order of their text
   std::uint64_t tick = 0;    // that what is published gets

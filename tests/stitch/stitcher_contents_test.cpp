@@ -124,7 +124,7 @@ TEST_F(StitcherContents, OfAnotherStreamAreReachedInOrderBehindAStreamWait) {
   ASSERT_TRUE(host_->launch(second, {{old, rig_.bytes(2), true}}, [&] { *words(old) = 7; }).ok());
   const auto plan = rig_.plan(rig_.a, 2, {.stream_wait = true, .donors = {&rig_.a, &rig_.b}});
   ASSERT_EQ(rig_.describe(plan), "1..3 move x@1");
-  Block* run = rig_.carry_out(*plan, true);
+  Block* run = rig_.carry_out(*plan);
   ASSERT_NE(run, nullptr);
   const Address fresh = run->address;
   ASSERT_TRUE(host_->launch(first, {{fresh, rig_.bytes(2), true}}, [&] { *words(fresh) += 1; }).ok());

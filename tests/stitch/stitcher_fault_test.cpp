@@ -63,7 +63,7 @@ class StitcherFault : public ::testing::TestWithParam<Backend> {
     if (machine.rig.table.quarantined_bytes() != 0) (void)machine.rig.lay(machine.rig.a, "H64");
     const auto again = machine.plan(scenario);
     ASSERT_TRUE(again.has_value());
-    Block* run = machine.rig.carry_out(*again, scenario.ask.stream_wait);
+    Block* run = machine.rig.carry_out(*again);
     ASSERT_NE(run, nullptr);
     machine.rig.check();
     const Block* taken = machine.rig.a.take(run, machine.rig.bytes(scenario.granules), 1);
@@ -98,12 +98,12 @@ TEST_P(StitcherFault, EveryDriverCallMayFail) {
           ASSERT_TRUE(plan.has_value());
           const std::string before = rig.books();
           const std::string blocks = rig.blocks(rig.a, machine.segment);
-          rig.stitcher.claim(*plan);
+          ASSERT_TRUE(rig.stitcher.claim(*plan, rig.steps));
           rig.driver.arm({.nth = nth, .sticky = sticky, .code = code});
-          const Status executed = rig.stitcher.execute(*plan, scenario.ask.stream_wait);
+          const Status executed = rig.stitcher.execute(*plan);
           reached = rig.driver.reached();
           ASSERT_EQ(executed.ok(), !reached);
-          Block* run = rig.stitcher.publish(*plan, 0, executed.ok());
+          Block* run = rig.publish(*plan, 0, executed.ok());
           ASSERT_EQ(run != nullptr, executed.ok());
           rig.check();
           if (executed.ok()) break;
@@ -126,12 +126,12 @@ TEST_P(StitcherFault, TheErrorIsTheFirstRefusal) {
   Machine machine(kScenarios[1]);
   const auto plan = machine.plan(kScenarios[1]);
   machine.rig.driver.arm({.kind = Step::set_access, .code = ErrorCode::too_many_mappings});
-  machine.rig.stitcher.claim(*plan);
-  const Status executed = machine.rig.stitcher.execute(*plan, false);
+  ASSERT_TRUE(machine.rig.stitcher.claim(*plan, machine.rig.steps));
+  const Status executed = machine.rig.stitcher.execute(*plan);
   ASSERT_FALSE(executed.ok());
   EXPECT_EQ(executed.error().code, ErrorCode::too_many_mappings);
   EXPECT_EQ(executed.error().step, Step::set_access);
-  EXPECT_EQ(machine.rig.stitcher.publish(*plan, 0, false), nullptr);
+  EXPECT_EQ(machine.rig.publish(*plan, 0, false), nullptr);
   machine.rig.check();
 }
 
@@ -170,9 +170,8 @@ TEST_P(StitcherFault, HostMemoryMayRunOutAnywhere) {
       {
         const gmlake::testing::FailingNew failing(nth);
         try {
-          rig.stitcher.claim(*plan);
-          claimed = true;
-          succeeded = rig.stitcher.execute(*plan, scenario.ask.stream_wait).ok();
+          claimed = rig.stitcher.claim(*plan, rig.steps);
+          succeeded = rig.stitcher.execute(*plan).ok();
         } catch (const std::bad_alloc&) {
         }
         reached = failing.reached();
@@ -180,7 +179,7 @@ TEST_P(StitcherFault, HostMemoryMayRunOutAnywhere) {
       EXPECT_TRUE(claimed || reached);
       if (claimed) {
         const gmlake::testing::FailingNew failing(1, true);  // publishing takes none
-        (void)rig.stitcher.publish(*plan, 0, succeeded);
+        (void)rig.publish(*plan, 0, succeeded);
         EXPECT_FALSE(failing.reached());
       }
       rig.a.check();

@@ -83,10 +83,11 @@ class RandomProgram {
                                          .stream_wait = wait,
                                          .block_granules = 1u << pick(4),
                                          .slack_granules = pick(8),
-                                         .headroom_granules = held < 48 ? 48 - held : 0});
+                                         .headroom_granules = held < 48 ? 48 - held : 0},
+                                        rig_.steps);
     if (!plan) return nullptr;
     rig_.tick = ++tick_;
-    Block* run = rig_.carry_out(*plan, wait);
+    Block* run = rig_.carry_out(*plan);
     refused_ += run == nullptr ? 1 : 0;
     if (run == nullptr) return nullptr;
     moved_ += plan->moved_granules;

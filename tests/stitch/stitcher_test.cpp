@@ -58,14 +58,14 @@ TEST_F(StitcherTest, HidesTheWindowAndTheDonorsUntilItPublishes) {
   const memory::VmmSegment* segment = rig_.lay(rig_.a, "F2a+1b L1 F1 H3");
   const auto plan = rig_.plan(rig_.a, 3);
   ASSERT_EQ(rig_.describe(plan), "4..7 move a@5");
-  rig_.stitcher.claim(*plan);
+  ASSERT_TRUE(rig_.stitcher.claim(*plan, rig_.steps));
   EXPECT_EQ(rig_.blocks(rig_.a, segment), "C2 F1 L1 C3 H1");
   rig_.a.check();
-  ASSERT_TRUE(rig_.stitcher.execute(*plan, false).ok());
+  ASSERT_TRUE(rig_.stitcher.execute(*plan).ok());
   // Another thread's hit meanwhile.
   Block* other = rig_.a.take(rig_.a.find(512), 512, 512);
   EXPECT_EQ(other->address, segment->address_of(2));
-  Block* run = rig_.stitcher.publish(*plan, 4, true);
+  Block* run = rig_.publish(*plan, 4, true);
   EXPECT_EQ(run->address, segment->address_of(4));
   EXPECT_EQ(run->tick_or_requested, 4u);
   rig_.check();
