@@ -26,17 +26,13 @@
 #include "gmlake/result.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
+#include "gmlake/streams.hpp"
 
 namespace gmlake {
 
 namespace driver {
 class Driver;
 }
-
-// A CUstream or cudaStream_t of the block's own device; null is that device's default stream. Uses on streams of other
-// devices are not followed: wait for them before the free. A stream may be destroyed once the blocks allocated on it
-// are freed and its work is complete. The per-thread default stream counts as one stream: one thread at a time.
-using StreamHandle = void*;
 
 // What the throwing forms throw, with describe(error) as what(); out of memory is OutOfMemoryError, of oom.hpp.
 class AllocationError : public std::runtime_error {
@@ -79,9 +75,34 @@ class Allocator {
   void deallocate(void* pointer) noexcept;
   void deallocate(void* pointer, StreamHandle stream) noexcept;
 
-  // Work enqueued on `stream` by now uses the block: once freed, it is not handed out before that is complete.
+  // Work enqueued on `stream` by now uses the block: once freed, it is not handed out before that is complete. Any
+  // number of streams, of the block's own device or of the one named. Errors: invalid_pointer, invalid_device.
   Status try_record_stream(void* pointer, StreamHandle stream) noexcept;
+  Status try_record_stream(void* pointer, StreamHandle stream, int stream_device) noexcept;
   void record_stream(void* pointer, StreamHandle stream);  // throws AllocationError
+  void record_stream(void* pointer, StreamHandle stream, int stream_device);
+
+  // Call it before a stream of `device` is destroyed, when no other thread names it any more. What it has cached goes
+  // to the others once its work is complete; its live blocks stay, and are freed without naming a stream. Afterwards
+  // the handle is that of a new stream. A stream that is unknown here is nothing to do.
+  // Errors: captured, or the driver's; the stream is known as before then.
+  Status forget_stream(StreamHandle stream, int device = 0) noexcept;
+
+  // Private pools: allocations that stay at their addresses. From begin_pool() to end_pool(), what is allocated on
+  // `device` for streams that the filter chooses, by any thread, belongs to the pool `id`; where several filters choose
+  // a stream, the one begun last has it. Nothing leaves a pool, not even for want of memory, while it has references:
+  // one from each begin_pool() and retain_pool(), less one for each release_pool(). With the last one gone its live
+  // blocks become ordinary ones, and what is free in it goes to the cache once the work that is enqueued by now, on
+  // every stream known here, is complete; replays of a graph on other streams must be complete before.
+  // A pool that has a filter cannot begin a second one. Errors: invalid_value, invalid_device.
+  //
+  // Before a stream is captured into a graph, begin a pool for it. During the capture nothing here waits, records or
+  // asks in a way that breaks it; blocks that captured streams still use come back after it.
+  Status begin_pool(PoolId id, int device, StreamFilter filter) noexcept;
+  Status end_pool(PoolId id, int device) noexcept;
+  Status retain_pool(PoolId id, int device) noexcept;
+  Status release_pool(PoolId id, int device) noexcept;
+  std::uint64_t pool_references(PoolId id, int device) const;
 
   // The most physical memory to hold on a device, live and cached: in bytes, where 0 is none of its own, and as a share
   // of the device's memory, from 0 to 1; the lower one holds. They begin as the options say. A new one is in force at

@@ -65,7 +65,8 @@ typedef enum gmlake_status {
   GMLAKE_DEVICE_LOST = 11,      /* the device's context is broken for good */
   GMLAKE_SHUT_DOWN = 12,        /* used while the process exits */
   GMLAKE_FORKED = 13,           /* used in the child of a fork */
-  GMLAKE_UNKNOWN = 14           /* the driver said something that is none of the above */
+  GMLAKE_UNKNOWN = 14,          /* the driver said something that is none of the others */
+  GMLAKE_CAPTURED = 15          /* a stream is being captured into a graph: not before that ends */
 } gmlake_status;
 
 /* The version of the library, which may differ from the header's: major * 1,000,000 + minor * 1,000 + patch. */

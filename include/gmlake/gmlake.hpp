@@ -14,4 +14,5 @@
 #include "gmlake/result.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
+#include "gmlake/streams.hpp"
 #include "gmlake/vir_block.hpp"

@@ -24,7 +24,8 @@ enum class ErrorCode : std::uint8_t {
   device_lost,        // the context is in a sticky error state
   shut_down,          // used after shutdown, or while the process exits
   forked,             // used in the child of a fork
-  unknown,            // the driver said something that is none of the above
+  unknown,            // the driver said something that is none of the others
+  captured,           // a stream is being captured into a graph: not before that ends
 };
 
 // The step during which an error arose: a driver call, or a part of the library.
@@ -50,6 +51,8 @@ enum class Step : std::uint8_t {
   record_stream,
   trim,
   options,
+  forget_stream,
+  pool,  // of private pools: begin, end, retain, release
 };
 
 const char* to_string(ErrorCode code);

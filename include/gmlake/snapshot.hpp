@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gmlake/stats.hpp"
+#include "gmlake/streams.hpp"
 
 namespace gmlake {
 
@@ -30,6 +31,7 @@ struct SegmentInfo {
   std::uint64_t mapped_bytes = 0;  // by homes and stale mappings
   std::uint64_t stream = 0;        // handle
   bool small = false;              // for requests of up to 1 MiB
+  PoolId pool;                     // the private pool that it belongs to, if any
   std::vector<BlockInfo> blocks;   // by address, without gaps
 };
 

@@ -128,6 +128,39 @@ struct Allocator::State {
     });
   }
 
+  // `stream_device`: none where the stream is one of the block's own device.
+  Status record_stream(const void* pointer, StreamHandle stream, std::optional<int> stream_device) noexcept {
+    if (!origin.intact()) [[unlikely]]
+      return late(Step::record_stream, bits(pointer));
+    return guarded(Step::record_stream, bits(pointer), [&]() -> Status {
+      Status status = Error{ErrorCode::invalid_pointer, Step::record_stream, bits(pointer)};
+      any([&](DeviceAllocator& device) {
+        status = device.record_stream(bits(pointer), {stream_device.value_or(device.device()), bits(stream)});
+        return status.ok();
+      });
+      audit();
+      return status;
+    });
+  }
+
+  // Errors: forked, shut_down, invalid_device.
+  Status check_device(int number, Step step) const {
+    if (!origin.intact()) return late(step, static_cast<std::uint64_t>(number));
+    if (number >= 0 && static_cast<std::size_t>(number) < devices.size()) return {};
+    return Error{ErrorCode::invalid_device, step, static_cast<std::uint64_t>(number)};
+  }
+
+  template <class Call>
+  Status on_device(int number, Step step, Call&& call) noexcept {
+    return guarded(step, static_cast<std::uint64_t>(number), [&]() -> Status {
+      const Result<DeviceAllocator*> allocator = device(number);
+      if (!allocator) return allocator.error();
+      Status status = call(**allocator);
+      audit();
+      return status;
+    });
+  }
+
   // A pointer that no device knows is counted on the first that was used.
   void count_invalid(const Status& freed) noexcept {
     if (freed.ok() || freed.error().code != ErrorCode::invalid_pointer) return;
@@ -238,21 +271,58 @@ void Allocator::deallocate(void* pointer, StreamHandle stream) noexcept {
 }
 
 Status Allocator::try_record_stream(void* pointer, StreamHandle stream) noexcept {
-  if (!state_->origin.intact()) [[unlikely]]
-    return state_->late(Step::record_stream, bits(pointer));
-  return guarded(Step::record_stream, bits(pointer), [&]() -> Status {
-    Status status = Error{ErrorCode::invalid_pointer, Step::record_stream, bits(pointer)};
-    state_->any([&](DeviceAllocator& device) {
-      status = device.record_stream(bits(pointer), bits(stream));
-      return status.ok();
-    });
-    state_->audit();
-    return status;
-  });
+  return state_->record_stream(pointer, stream, std::nullopt);
+}
+
+Status Allocator::try_record_stream(void* pointer, StreamHandle stream, int stream_device) noexcept {
+  if (Status known = state_->check_device(stream_device, Step::record_stream); !known.ok()) return known;
+  return state_->record_stream(pointer, stream, stream_device);
 }
 
 void Allocator::record_stream(void* pointer, StreamHandle stream) {
   if (const Status status = try_record_stream(pointer, stream); !status.ok()) throw AllocationError(status.error());
+}
+
+void Allocator::record_stream(void* pointer, StreamHandle stream, int stream_device) {
+  const Status status = try_record_stream(pointer, stream, stream_device);
+  if (!status.ok()) throw AllocationError(status.error());
+}
+
+Status Allocator::forget_stream(StreamHandle stream, int device) noexcept {
+  if (Status known = state_->check_device(device, Step::forget_stream); !known.ok()) return known;
+  return guarded(Step::forget_stream, bits(stream), [&]() -> Status {
+    Status first;
+    state_->any([&](DeviceAllocator& each) {  // blocks of any device may be in use on it
+      if (Status status = each.forget_stream({device, bits(stream)}); !status.ok() && first.ok()) first = status;
+      return false;
+    });
+    state_->audit();
+    return first;
+  });
+}
+
+Status Allocator::begin_pool(PoolId id, int device, StreamFilter filter) noexcept {
+  return state_->on_device(device, Step::pool, [&](DeviceAllocator& each) -> Status {
+    return filter == nullptr ? Error{ErrorCode::invalid_value, Step::pool, 0} : each.begin_pool(id, std::move(filter));
+  });
+}
+
+Status Allocator::end_pool(PoolId id, int device) noexcept {
+  return state_->on_device(device, Step::pool, [id](DeviceAllocator& each) { return each.end_pool(id); });
+}
+
+Status Allocator::retain_pool(PoolId id, int device) noexcept {
+  return state_->on_device(device, Step::pool, [id](DeviceAllocator& each) { return each.retain_pool(id); });
+}
+
+Status Allocator::release_pool(PoolId id, int device) noexcept {
+  return state_->on_device(device, Step::pool, [id](DeviceAllocator& each) { return each.release_pool(id); });
+}
+
+std::uint64_t Allocator::pool_references(PoolId id, int device) const {
+  if (device < 0 || device >= device_count() || state_->origin.forked()) return 0;
+  const DeviceAllocator* made = state_->devices[static_cast<std::size_t>(device)].load(std::memory_order_acquire);
+  return made == nullptr ? 0 : made->pool_references(id);
 }
 
 Status Allocator::set_limit(std::uint64_t bytes, int device) noexcept {

@@ -36,6 +36,10 @@ void check_pool_stats(const PoolStats& stats, const PoolStats& recounted) {
   }
 }
 
+StreamHandle stream_handle(std::uint64_t bits) {
+  return std::bit_cast<StreamHandle>(static_cast<std::uintptr_t>(bits));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver& driver, int device,
@@ -63,7 +67,7 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Optio
       own_limit_bytes_(options.limit_bytes),
       limit_fraction_(options.limit_fraction),
       callbacks_(callbacks),
-      fences_(driver_, device),
+      fences_(driver_),
       phy_pool_(driver_, {.location = {driver::Location::Kind::device, device}}, granule_shift),
       mappings_(driver_, phy_pool_, granule_shift, {device}),
       planner_(phy_pool_, fences_),
@@ -86,27 +90,6 @@ std::uint64_t DeviceAllocator::limit_bytes() const {
   return own == 0 ? share : std::min(share, own);
 }
 
-DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle) {
-  if (last_stream_ != nullptr && last_stream_->stream.handle == handle) return *last_stream_;
-  if (const auto found = stream_by_handle_.find(handle); found != stream_by_handle_.end()) {
-    return *(last_stream_ = found->second);
-  }
-  // A new one. Any step may throw; a later call, for this stream or another, then finds what the earlier one left, and
-  // goes on from there.
-  const memory::StreamIndex index = fences_.intern({device_, handle});
-  while (streams_.size() <= index) {
-    const auto next = static_cast<memory::StreamIndex>(streams_.size());
-    auto small = std::make_unique<Pool>(next, SizeClass::small, blocks_);
-    auto large = std::make_unique<Pool>(next, SizeClass::large, blocks_);
-    streams_.push_back(
-        std::make_unique<StreamState>(StreamState{next, fences_.stream(next), 1, std::move(small), std::move(large)}));
-    streams_.back()->small->owner = streams_.back()->large->owner = streams_.back().get();
-  }
-  StreamState* state = streams_[index].get();
-  stream_by_handle_.emplace(handle, state);
-  return *(last_stream_ = state);
-}
-
 void DeviceAllocator::reserve_records() {
   live_.reserve_one();
   blocks_.reserve(1);
@@ -119,18 +102,21 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
     return Error{ErrorCode::device_lost, driver_.lost_at(), bytes};
   const std::uint64_t rounded = round_up(bytes, kAlignment);
   try {
-    StreamState* state = nullptr;
+    if (routes_.any()) [[unlikely]] {
+      if (const auto id = routes_.find(stream_handle(stream)))
+        return allocate_privately(*id, stream, rounded, bytes, report);
+    }
     {
       const MutexLock lock(state_);
-      state = &stream_state(stream);
-      Pool& pool = rounded <= kSmallLimit ? *state->small : *state->large;
+      StreamState& state = stream_state(stream);
+      Pool& pool = rounded <= kSmallLimit ? *state.small : *state.large;
       const std::size_t runs_before = pool.settled_runs();
       if (Block* run = pool.find(rounded)) {
         reserve_records();
         return hand_out(pool, run, rounded, bytes, runs_before);
       }
     }
-    return allocate_slowly(*state, rounded, bytes, report);
+    return allocate_slowly(std::nullopt, stream, rounded, bytes, report);
   } catch (const std::bad_alloc&) {  // of the host, for the books
     return host_ran_out(stream, bytes, report);
   }
@@ -143,14 +129,15 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     const MutexLock lock(state_);
     Block* block = live_.find(address);  // before the stream: one of another device must not get books here
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
-    StreamState& freed_on = stream ? stream_state(*stream) : *streams_[block->pool->stream()];
+    StreamState& freed_on = stream ? named_stream({device_, *stream}) : *streams_[block->pool->stream()];
     const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;
     if (!at_once) {  // nothing changes before all that can run out of host memory has been had
       for (const memory::StreamIndex use : uses_of(*block, freed_on.index)) {
         fences.push_back({use, ++streams_[use]->tick});
       }
-      deferred_.push_back({block, fences, ++streams_[block->pool->stream()]->tick});
-      uses_.erase(block);
+      const memory::StreamIndex own = block->pool->stream();
+      deferred_.push_back({block, fences, {own, ++streams_[own]->tick}});
+      drop_uses(*block);
     }
     live_.take(address);
     Pool& pool = *block->pool;
@@ -191,16 +178,26 @@ std::vector<memory::StreamIndex> DeviceAllocator::uses_of(const Block& block, me
   return uses;
 }
 
-Status DeviceAllocator::record_stream(Address address, std::uint64_t stream) {
+void DeviceAllocator::drop_uses(const Block& block) {
+  const auto found = uses_.find(&block);
+  if (found == uses_.end()) return;
+  for (const memory::StreamIndex use : found->second) --streams_[use]->uses;
+  uses_.erase(found);
+}
+
+Status DeviceAllocator::record_stream(Address address, driver::Stream stream) {
   const MutexLock lock(state_);
   Block* block = live_.find(address);
   if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::record_stream, address};
-  const StreamState& used_on = stream_state(stream);
+  StreamState& used_on = named_stream(stream);
   if (block->pool->stream() == used_on.index) return {};
   std::vector<memory::StreamIndex>& uses = uses_[block];
   block->used_elsewhere = true;  // it has an entry now, whatever the next line throws
-  if (std::find(uses.begin(), uses.end(), used_on.index) == uses.end()) uses.push_back(used_on.index);
-  if (history_.on()) history_.add(History::Action::record_stream, address, block->bytes, stream);
+  if (std::find(uses.begin(), uses.end(), used_on.index) == uses.end()) {
+    uses.push_back(used_on.index);
+    ++used_on.uses;
+  }
+  if (history_.on()) history_.add(History::Action::record_stream, address, block->bytes, stream.handle);
   return {};
 }
 
@@ -286,8 +283,10 @@ void DeviceAllocator::check_locked() const {
   std::size_t used_elsewhere = 0;
   for_each_pool([](const Pool& pool) { pool.check(); });
   settle_pools();
+  std::size_t segments = 0;
   for_each_pool([&](const Pool& pool) {
     pool.check();
+    segments += pool.segment_count();
     PoolStats& sum = recounted[static_cast<std::size_t>(pool.size_class())];
     sum.segment.current += pool.segment_count();
     pool.for_each_block([&](const Block& block) {
@@ -319,6 +318,11 @@ void DeviceAllocator::check_locked() const {
   stats.all.reserved_bytes.add(stats.large_pool.reserved_bytes.current);
   check_pool_stats(stats.all, both);
   GMLAKE_CHECK_EQ(both.allocation.current, live_.size());
+  GMLAKE_CHECK_EQ(segments, mappings_.segments().size());
+  std::uint64_t uses = 0;
+  for (const auto& stream : streams_) uses += stream->uses;
+  for (const auto& [block, streams] : uses_) uses -= streams.size();
+  GMLAKE_CHECK_EQ(uses, 0u);
   GMLAKE_CHECK_EQ(pending_blocks, deferred_.size());
   GMLAKE_CHECK_EQ(used_elsewhere, uses_.size());
 }

@@ -17,6 +17,7 @@
 
 #include "alloc/history.hpp"
 #include "alloc/oom_callbacks.hpp"
+#include "alloc/private_pools.hpp"
 #include "alloc/usage.hpp"
 #include "base/mutex.hpp"
 #include "driver/driver.hpp"
@@ -26,6 +27,7 @@
 #include "gmlake/options.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
+#include "gmlake/streams.hpp"
 #include "memory/fences.hpp"
 #include "memory/mapping_table.hpp"
 #include "memory/phy_pool.hpp"
@@ -66,8 +68,12 @@ class DeviceAllocator {
                            std::optional<OutOfMemoryReport>* report = nullptr);
   // `stream`: the stream on which the caller used it last; none: the one it was allocated on. Errors: invalid_pointer.
   Status deallocate(Address address, std::optional<std::uint64_t> stream);
-  // Work enqueued on `stream` by now uses the block: it is not handed out again before that is complete.
-  Status record_stream(Address address, std::uint64_t stream);
+  // Work enqueued on `stream`, of any device, by now uses the block: it is not handed out again before that is
+  // complete.
+  Status record_stream(Address address, driver::Stream stream);
+  // The stream, of any device, is about to be destroyed. One driver call. Errors: captured; the driver's, with the
+  // stream known as before.
+  Status forget_stream(driver::Stream stream);
   // Gives cached PhyBlocks back to the driver, the least that leaves at most `keep_bytes` held, or all that can go.
   // Waits for streams.
   Status trim(std::uint64_t keep_bytes);
@@ -79,6 +85,13 @@ class DeviceAllocator {
   Status set_limit_fraction(double fraction);
   std::uint64_t limit_bytes() const;
   double limit_fraction() const { return limit_fraction_.load(std::memory_order_relaxed); }
+
+  // Private pools: see Allocator. Errors: invalid_value (no such pool, or one that has a filter already).
+  Status begin_pool(PoolId id, StreamFilter filter);
+  Status end_pool(PoolId id);
+  Status retain_pool(PoolId id);
+  Status release_pool(PoolId id);
+  std::uint64_t pool_references(PoolId id) const;
 
   std::uint64_t block_bytes(Address address) const;  // of a live block; 0 for any other address
   // Which PhyBlocks lie under a live block, in order of address. Empty for any other address.
@@ -102,14 +115,20 @@ class DeviceAllocator {
   struct StreamState {
     memory::StreamIndex index = 0;
     driver::Stream stream;
-    std::uint64_t tick = 1;  // advances at every free on it
+    std::uint64_t tick = 0;  // advances at every free on it; begins past what its clock has passed
     std::unique_ptr<stitch::Pool> small;
-    std::unique_ptr<stitch::Pool> large;
+    std::unique_ptr<stitch::Pool> large;  // both null for one that has only been recorded
+    std::uint64_t uses = 0;               // entries of uses_ that name it
   };
   struct Deferred {  // freed, and in use on other streams until these fences pass
     stitch::Block* block = nullptr;
     std::vector<memory::Fence> fences;
-    std::uint64_t tick = 0;  // of its own stream, at the free: what that enqueued on it came before
+    memory::Fence own;  // of its own stream, at the free: what that enqueued on it came before
+  };
+  struct StreamHash {
+    std::size_t operator()(const driver::Stream& stream) const {
+      return std::hash<std::uint64_t>()(stream.handle ^ static_cast<std::uint64_t>(stream.device) << 48);
+    }
   };
   struct Request {
     StreamState& stream;
@@ -121,11 +140,24 @@ class DeviceAllocator {
   DeviceAllocator(driver::Driver& driver, int device, const Options& options, std::uint32_t granule_shift,
                   std::uint64_t total_bytes, OomCallbacks& callbacks);
 
+  // A stream of this device, with pools to allocate from; and any stream, which may have none.
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
+  StreamState& named_stream(driver::Stream stream) GMLAKE_REQUIRES(state_);
+  StreamState& open_stream(driver::Stream stream) GMLAKE_REQUIRES(state_);
+  void drop_uses(const stitch::Block& block) GMLAKE_REQUIRES(state_);
   std::vector<memory::StreamIndex> uses_of(const stitch::Block& block, memory::StreamIndex freed_on) const
       GMLAKE_REQUIRES(state_);
-  Result<Address> allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested,
-                                  std::optional<OutOfMemoryReport>* wanted) GMLAKE_EXCLUDES(grow_, state_);
+  Result<Address> allocate_privately(PoolId id, std::uint64_t stream, std::uint64_t bytes, std::uint64_t requested,
+                                     std::optional<OutOfMemoryReport>* wanted) GMLAKE_EXCLUDES(grow_, state_);
+  Result<Address> allocate_slowly(std::optional<PoolId> id, std::uint64_t stream, std::uint64_t bytes,
+                                  std::uint64_t requested, std::optional<OutOfMemoryReport>* wanted)
+      GMLAKE_EXCLUDES(grow_, state_);
+  Request make_request(std::optional<PoolId> id, std::uint64_t stream, std::uint64_t bytes, std::uint64_t requested)
+      GMLAKE_REQUIRES(grow_, state_);
+  // What streams that are forgotten and pools that are released have left, and may be used by others now, joins the
+  // cache: of `heir`, where there is one, and of the pools' own streams.
+  void settle_estates(StreamState* heir) GMLAKE_REQUIRES(grow_, state_);
+  bool settle_stream(StreamState& gone, StreamState* heir) GMLAKE_REQUIRES(grow_, state_);
 
   // What a shortage leads to: device_oom.cpp.
   void note_rung(Rung rung, OutOfMemoryReport& report) GMLAKE_REQUIRES(grow_);
@@ -138,8 +170,8 @@ class DeviceAllocator {
   // The ladder's rungs, first to last: device_ladder.cpp. Each returns an address, or nothing where it could not help;
   // refusal_ then may say why.
   using Found = std::optional<Address>;
-  Result<Address> climb(const Request& request, bool after_callbacks, OutOfMemoryReport& report)
-      GMLAKE_EXCLUDES(grow_, state_);
+  Result<Address> climb(std::optional<PoolId> id, std::uint64_t stream, std::uint64_t bytes, std::uint64_t requested,
+                        OutOfMemoryReport& report) GMLAKE_EXCLUDES(grow_, state_);
   Found try_own_stream(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_passed_streams(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_stream_wait(const Request& request) GMLAKE_REQUIRES(grow_);
@@ -170,6 +202,7 @@ class DeviceAllocator {
   void mark_stale(const memory::Fence& now) GMLAKE_REQUIRES(grow_);
   void note_refusal(const Error& error) GMLAKE_REQUIRES(grow_);
   Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);
+  std::uint64_t address_budget() const;
   Status reserve_segment(const Request& request) GMLAKE_REQUIRES(grow_);
 
   // Touches no heap: room in live_ and blocks_ has been seen to. `runs_before`: the pool's, before it searched.
@@ -180,10 +213,11 @@ class DeviceAllocator {
   // Calls visit(const stitch::Pool&) for every pool of the device.
   template <class Visit>
   void for_each_pool(Visit&& visit) const GMLAKE_REQUIRES(state_) {
-    for (const auto& stream : streams_) {
+    for (const StreamState* stream : allocating_) {
       visit(*stream->small);
       visit(*stream->large);
     }
+    private_pools_.for_each([&visit](const PrivatePools::PrivatePool&, stitch::Pool& pool) { visit(pool); });
   }
   Usage::Totals cached_totals() const GMLAKE_REQUIRES(state_);
   DeviceStats stats_locked() const GMLAKE_REQUIRES(state_);
@@ -279,8 +313,12 @@ class DeviceAllocator {
 
   stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);
   std::vector<std::unique_ptr<StreamState>> streams_ GMLAKE_GUARDED_BY(state_);  // by StreamIndex
-  std::unordered_map<std::uint64_t, StreamState*> stream_by_handle_ GMLAKE_GUARDED_BY(state_);
-  StreamState* last_stream_ GMLAKE_GUARDED_BY(state_) = nullptr;
+  std::unordered_map<driver::Stream, StreamState*, StreamHash> stream_by_handle_ GMLAKE_GUARDED_BY(state_);
+  std::vector<StreamState*> allocating_ GMLAKE_GUARDED_BY(state_);  // those that have pools
+  std::vector<StreamState*> forgotten_ GMLAKE_GUARDED_BY(state_);
+  StreamState* last_stream_ GMLAKE_GUARDED_BY(state_) = nullptr;  // one that has pools
+  PoolRoutes routes_;
+  PrivatePools private_pools_ GMLAKE_GUARDED_BY(state_);
   stitch::AddressMap live_ GMLAKE_GUARDED_BY(state_);
   std::unordered_map<const stitch::Block*, std::vector<memory::StreamIndex>> uses_ GMLAKE_GUARDED_BY(state_);
   std::deque<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);

@@ -21,12 +21,11 @@ bool is_shortage(ErrorCode code) {
 }  // namespace
 
 // The whole ladder; then, with no lock held, the callbacks, and the ladder again for as long as they free something.
-Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint64_t bytes, std::uint64_t requested,
-                                                 std::optional<OutOfMemoryReport>* wanted) {
-  const Request request{stream, bytes <= stitch::kSmallLimit ? *stream.small : *stream.large, bytes, requested};
+Result<Address> DeviceAllocator::allocate_slowly(std::optional<PoolId> id, std::uint64_t stream, std::uint64_t bytes,
+                                                 std::uint64_t requested, std::optional<OutOfMemoryReport>* wanted) {
   OutOfMemoryReport report;
   for (;;) {
-    const Result<Address> found = climb(request, report.callback_rounds > 0, report);
+    const Result<Address> found = climb(id, stream, bytes, requested, report);
     if (found || !is_shortage(found.error().code)) return found;
     if (report.callback_rounds == kMaxCallbackRounds) break;
     const OomCallbacks::Answer answer = callbacks_.ask(report);
@@ -38,7 +37,8 @@ Result<Address> DeviceAllocator::allocate_slowly(StreamState& stream, std::uint6
   return give_up(report, wanted);
 }
 
-Result<Address> DeviceAllocator::climb(const Request& request, bool after_callbacks, OutOfMemoryReport& report) {
+Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t stream, std::uint64_t bytes,
+                                       std::uint64_t requested, OutOfMemoryReport& report) {
   struct Step {
     Rung rung;
     Found (DeviceAllocator::*climb)(const Request&);
@@ -54,11 +54,15 @@ Result<Address> DeviceAllocator::climb(const Request& request, bool after_callba
   const MutexLock grow(grow_);
   driver_headroom_.reset();
   refusal_.reset();
-  report.stream = request.stream.stream.handle;
-  report.requested_bytes = request.requested;
+  report.requested_bytes = requested;
   report.movable_bytes = 0;
 
   reclaim_deferred();
+  const Request request = [&]() GMLAKE_REQUIRES(grow_) {
+    const MutexLock lock(state_);
+    return make_request(id, stream, bytes, requested);
+  }();
+  report.stream = request.stream.stream.handle;
   Found found = fit(request);
   std::uint64_t DeviceStats::*counter = nullptr;
   for (const Step& step : kLadder) {
@@ -73,7 +77,7 @@ Result<Address> DeviceAllocator::climb(const Request& request, bool after_callba
     complete(report, error);
     return error;
   }
-  if (after_callbacks) counter = &DeviceStats::rung_callbacks;
+  if (report.callback_rounds > 0) counter = &DeviceStats::rung_callbacks;
   if (counter != nullptr) count(counter);
   return *found;
 }
@@ -98,7 +102,9 @@ DeviceAllocator::Found DeviceAllocator::try_passed_streams(const Request& reques
 }
 
 DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) {
-  return options_.stream_wait ? stitch(request, Reach::all_streams) : std::nullopt;
+  // A graph takes no order from outside, and may be launched on streams that no wait is placed on.
+  if (!options_.stream_wait || request.pool.pinned() || fences_.captured(request.stream.index)) return std::nullopt;
+  return stitch(request, Reach::all_streams);
 }
 
 // Blocks that are cached in sizes that do not fit go back to the driver, and are made anew in sizes that do.
@@ -139,7 +145,9 @@ void DeviceAllocator::reclaim_deferred() {
     const Address address = passed->block->address;
     const std::uint64_t bytes = passed->block->bytes;
     const std::size_t runs_before = pool->settled_runs();
-    pool->give_back(passed->block, passed->tick);  // not the tick of now, whose fence nobody has waited for
+    // Not the tick of now, whose fence nobody has waited for. Where it was inherited, all ticks of its first stream
+    // have passed.
+    pool->give_back(passed->block, passed->own.stream == pool->stream() ? passed->own.tick : 0);
     if (history_.on()) {
       history_.add(History::Action::free_completed, address, bytes, streams_[pool->stream()]->stream.handle);
     }
@@ -148,21 +156,30 @@ void DeviceAllocator::reclaim_deferred() {
   deferred_.erase(kept, deferred_.end());
 }
 
+// What memory waits for: the streams that have some, and those that still use what was freed on others.
 std::vector<memory::Fence> DeviceAllocator::stream_ticks() const {
   const MutexLock lock(state_);
   std::vector<memory::Fence> ticks;
-  for (const auto& stream : streams_) ticks.push_back({stream->index, stream->tick});
+  for (const StreamState* stream : allocating_) ticks.push_back({stream->index, stream->tick});
+  for (const Deferred& deferred : deferred_) {
+    for (const memory::Fence& fence : deferred.fences) {
+      if (streams_[fence.stream]->small == nullptr && !fences_.passed(fence)) ticks.push_back(fence);
+    }
+  }
   return ticks;
 }
 
 void DeviceAllocator::mark_all_streams() {
   for (const memory::Fence& fence : stream_ticks()) {
-    if (Status marked = fences_.mark(fence.stream, fence.tick); !marked.ok()) refusal_ = marked.error();
+    Status marked = fences_.mark(fence.stream, fence.tick);
+    if (!marked.ok() && marked.error().code != ErrorCode::captured) refusal_ = marked.error();
   }
   if (Status polled = fences_.poll(); !polled.ok()) refusal_ = polled.error();
 }
 
+// Not while a stream is captured: to wait on the host would break the capture.
 void DeviceAllocator::wait_for_all_streams() {
+  if (fences_.capture_under_way()) return mark_all_streams();
   count(&DeviceStats::num_sync_all_streams);
   for (const memory::Fence& fence : stream_ticks()) {
     if (Status waited = fences_.wait(fence); !waited.ok()) refusal_ = waited.error();

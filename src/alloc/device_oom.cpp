@@ -33,6 +33,7 @@ void DeviceAllocator::complete(OutOfMemoryReport& report, const Error& error) {
   report.error = error;
   report.device = device_;
   report.device_total_bytes = total_bytes_;
+  const driver::RelaxedCapture relaxed(driver_);
   const Result<driver::MemoryInfo> info = driver_.memory_info(device_);
   report.device_free_known = info.ok();
   report.device_free_bytes = info ? info->free_bytes : 0;

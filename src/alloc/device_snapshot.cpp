@@ -30,12 +30,13 @@ BlockInfo::State shown(State state) {
   return BlockInfo::State::claimed;
 }
 
-SegmentInfo describe_segment(const stitch::Pool& pool, const VmmSegment& segment, std::uint64_t stream) {
+SegmentInfo describe_segment(const stitch::Pool& pool, const VmmSegment& segment, std::uint64_t stream, PoolId id) {
   SegmentInfo info{.address = segment.base,
                    .bytes = segment.bytes(),
                    .mapped_bytes = std::uint64_t{segment.mapped_slots} << segment.granule_shift,
                    .stream = stream,
                    .small = pool.size_class() == stitch::SizeClass::small,
+                   .pool = id,
                    .blocks = {}};
   for (const Block* block = pool.first_block(&segment); block != nullptr; block = block->next) {
     info.blocks.push_back({.address = block->address,
@@ -82,11 +83,22 @@ DeviceSnapshot DeviceAllocator::snapshot() const {
   const MutexLock lock(state_);
   DeviceSnapshot snapshot{
       .device = device_, .history_end = history_.next(), .stats = stats_locked(), .segments = {}, .phy_blocks = {}};
-  for (const auto& stream : streams_) {
-    for (const stitch::Pool* pool : {stream->small.get(), stream->large.get()}) {
-      for (std::size_t i = 0; i < pool->segment_count(); ++i) {
-        snapshot.segments.push_back(describe_segment(*pool, *pool->segment(i), stream->stream.handle));
-      }
+  struct Owned {
+    const stitch::Pool* pool;
+    PoolId id;
+  };
+  std::vector<Owned> pools;
+  for (const StreamState* stream : allocating_) {
+    pools.push_back({stream->small.get(), {}});
+    pools.push_back({stream->large.get(), {}});
+  }
+  private_pools_.for_each([&pools](const PrivatePools::PrivatePool& owner, const stitch::Pool& pool) {
+    pools.push_back({&pool, owner.id});
+  });
+  for (const auto& [pool, id] : pools) {
+    const std::uint64_t stream = streams_[pool->stream()]->stream.handle;
+    for (std::size_t i = 0; i < pool->segment_count(); ++i) {
+      snapshot.segments.push_back(describe_segment(*pool, *pool->segment(i), stream, id));
     }
   }
   for (const auto* list : {&phy_pool_.in_use(), &phy_pool_.spare()}) {

@@ -32,8 +32,8 @@ std::vector<Pool*> DeviceAllocator::donor_pools(const Request& request, Reach re
   std::vector<Pool*> pools{small, large};
   if (request.pool.size_class() == SizeClass::large) std::swap(pools[0], pools[1]);
   if (reach == Reach::own_stream) return pools;
-  for (const auto& other : streams_) {
-    if (other.get() == &request.stream) continue;
+  for (const StreamState* other : allocating_) {
+    if (other == &request.stream) continue;
     pools.push_back(other->large.get());
     pools.push_back(other->small.get());
   }
@@ -100,7 +100,7 @@ DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request,
   const bool may_collect = !cleared.test(static_cast<std::size_t>(Obstacle::garbage));
   {
     const MutexLock lock(state_);
-    others_first = reach == Reach::own_stream && streams_.size() > 1;
+    others_first = reach == Reach::own_stream && allocating_.size() > 1;
     pools = donor_pools(request, reach);
     wanted = {.pool = &request.pool,
               .bytes = request.bytes,
@@ -238,23 +238,32 @@ void DeviceAllocator::note_refusal(const Error& error) {
   } else if (error.code == ErrorCode::out_of_memory) {
     // Another process, or memory of this one that is not ours, has the rest. What the driver says is free may be had in
     // single granules; if it refuses again, nothing is.
+    const driver::RelaxedCapture relaxed(driver_);
     const Result<driver::MemoryInfo> info = driver_.memory_info(device_);
     driver_headroom_ = driver_headroom_ || !info ? 0 : info->free_bytes >> granule_shift_;
   }
 }
 
 Status DeviceAllocator::add_segment(const Request& request) {
+  // Where addresses run short, those under stale mappings and empty segments can be had back.
+  const auto make_room = [this]() GMLAKE_REQUIRES(grow_) {
+    mark_all_streams();
+    mappings_.retire(fences_, 0);
+    release_vacant_segments();
+  };
+  if (mappings_.reserved_address_bytes() >= address_budget()) make_room();
   const Status reserved = reserve_segment(request);
   if (reserved.ok()) return reserved;
-  // Addresses ran short: those under stale mappings and empty segments can be had back.
-  mark_all_streams();
-  mappings_.retire(fences_, 0);
-  release_vacant_segments();
+  make_room();
   return reserve_segment(request);
 }
 
+std::uint64_t DeviceAllocator::address_budget() const {
+  return static_cast<std::uint64_t>(static_cast<double>(total_bytes_) * options_.max_address_space);
+}
+
 Status DeviceAllocator::reserve_segment(const Request& request) {
-  const auto budget = static_cast<std::uint64_t>(static_cast<double>(total_bytes_) * options_.max_address_space);
+  const std::uint64_t budget = address_budget();
   const std::uint64_t reserved = mappings_.reserved_address_bytes();
   const std::uint64_t left = budget > reserved ? budget - reserved : 0;
   // The first large segment spans the device: most jobs need no other. Later ones take a share of what is left, for

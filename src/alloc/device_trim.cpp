@@ -46,7 +46,7 @@ std::vector<DeviceAllocator::Releasable> DeviceAllocator::releasable(stitch::Sta
   std::vector<Pool*> pools;
   {
     const MutexLock lock(state_);
-    for (const auto& stream : streams_) {
+    for (const StreamState* stream : allocating_) {
       pools.push_back(stream->large.get());
       pools.push_back(stream->small.get());
     }
@@ -131,11 +131,19 @@ Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
   }
   wait_for_all_streams();
   reclaim_deferred();
+  {
+    const MutexLock lock(state_);
+    settle_estates(nullptr);
+  }
   mappings_.retire(fences_, 0);
   if (phy_pool_.held_bytes() > keep_bytes) {
     (void)release_cached(round_up(phy_pool_.held_bytes() - keep_bytes, granule()) >> granule_shift_);
   }
   release_vacant_segments();
+  {
+    const MutexLock lock(state_);
+    settle_estates(nullptr);  // streams that have nothing left
+  }
   return refusal_ ? Status(*refusal_) : Status();
 }
 

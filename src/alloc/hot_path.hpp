@@ -25,13 +25,13 @@ namespace gmlake::alloc {
 
 [[gnu::always_inline]] inline Address DeviceAllocator::allocate_cached(std::uint64_t bytes,
                                                                        std::uint64_t stream) noexcept {
-  if (bytes - 1 >= total_bytes_ || driver_.lost()) return 0;  // 0 bytes too
+  if (bytes - 1 >= total_bytes_ || driver_.lost() || routes_.any()) return 0;  // 0 bytes too
   const std::uint64_t rounded = round_up(bytes, stitch::kAlignment);
   const MutexLock lock(state_);
   const StreamState* state = last_stream_;
   if (state == nullptr || state->stream.handle != stream) {
-    const auto found = stream_by_handle_.find(stream);
-    if (found == stream_by_handle_.end()) return 0;
+    const auto found = stream_by_handle_.find({device_, stream});
+    if (found == stream_by_handle_.end() || found->second->large == nullptr) return 0;
     state = last_stream_ = found->second;
   }
   stitch::Pool& pool = rounded <= stitch::kSmallLimit ? *state->small : *state->large;

@@ -34,6 +34,8 @@ const char* to_string(ErrorCode code) {
       return "used after shutdown";
     case ErrorCode::forked:
       return "used in the child of a fork";
+    case ErrorCode::captured:
+      return "a stream is being captured";
     case ErrorCode::unknown:
       return "unknown driver error";
   }
@@ -84,6 +86,10 @@ const char* to_string(Step step) {
       return "trim";
     case Step::options:
       return "options";
+    case Step::forget_stream:
+      return "forget_stream";
+    case Step::pool:
+      return "private pool";
   }
   return "unknown step";
 }

@@ -15,11 +15,12 @@ constexpr gmlake_status kStatuses[] = {status_of(ErrorCode::out_of_memory),   st
                                        status_of(ErrorCode::invalid_pointer), status_of(ErrorCode::invalid_option),
                                        status_of(ErrorCode::not_supported),   status_of(ErrorCode::no_driver),
                                        status_of(ErrorCode::device_lost),     status_of(ErrorCode::shut_down),
-                                       status_of(ErrorCode::forked),          status_of(ErrorCode::unknown)};
+                                       status_of(ErrorCode::forked),          status_of(ErrorCode::unknown),
+                                       status_of(ErrorCode::captured)};
 constexpr gmlake_status kNames[] = {
     GMLAKE_OUT_OF_MEMORY,  GMLAKE_TOO_MANY_MAPPINGS, GMLAKE_ADDRESS_SPACE,  GMLAKE_INVALID_VALUE, GMLAKE_INVALID_SIZE,
     GMLAKE_INVALID_DEVICE, GMLAKE_INVALID_POINTER,   GMLAKE_INVALID_OPTION, GMLAKE_NOT_SUPPORTED, GMLAKE_NO_DRIVER,
-    GMLAKE_DEVICE_LOST,    GMLAKE_SHUT_DOWN,         GMLAKE_FORKED,         GMLAKE_UNKNOWN};
+    GMLAKE_DEVICE_LOST,    GMLAKE_SHUT_DOWN,         GMLAKE_FORKED,         GMLAKE_UNKNOWN,       GMLAKE_CAPTURED};
 constexpr bool same_order() {
   for (std::size_t i = 0; i < std::size(kStatuses); ++i) {
     if (kStatuses[i] != kNames[i]) return false;
@@ -62,7 +63,7 @@ uint32_t gmlake_abi_version() { return GMLAKE_ABI_VERSION; }
 const char* gmlake_status_text(gmlake_status status) {
   const int number = static_cast<int>(status);
   if (number == GMLAKE_OK) return "ok";
-  if (number < GMLAKE_OUT_OF_MEMORY || number > GMLAKE_UNKNOWN) return "unknown status";
+  if (number < GMLAKE_OUT_OF_MEMORY || number > GMLAKE_CAPTURED) return "unknown status";
   return to_string(static_cast<ErrorCode>(number - 1));
 }
 

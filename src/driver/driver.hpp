@@ -76,7 +76,14 @@ struct MemoryInfo {
   std::uint64_t total_bytes = 0;
 };
 
-enum class CaptureState : std::uint8_t { none, active, invalidated };
+// `implicit`: not captured, but not to be used either, since a stream that synchronizes with it is (the legacy default
+// stream).
+enum class CaptureState : std::uint8_t { none, active, invalidated, implicit };
+
+// What a thread may do while a stream is captured, as CUstreamCaptureMode. In `global`, where every thread starts, it
+// may neither query nor wait for an event while another thread captures in that mode, nor during a capture of its own
+// unless that is relaxed; in `thread_local_` only the latter; in `relaxed` it may do both at any time.
+enum class CaptureMode : std::uint8_t { global, thread_local_, relaxed };
 
 class Driver {
  public:
@@ -110,8 +117,9 @@ class Driver {
 
   // Events carry no time. An event never recorded queries as passed. record may be repeated: the last one counts.
   // An event is recorded on streams of its own device, and waited for by any; a wait is for the record that was the
-  // last when stream_wait was called. Errors: invalid_device. While a stream is captured, query and synchronize may
-  // be refused: do not call them then.
+  // last when stream_wait was called. Errors: invalid_device.
+  // While a stream is captured, query and synchronize break the capture unless the calling thread's mode allows them;
+  // what is recorded on a captured stream belongs to its graph, and may be neither queried nor waited for outside it.
   virtual Result<Event> event_create(int device) = 0;
   virtual Status event_record(Event event, Stream stream) = 0;
   // True when all work enqueued before the record, and all that it waited for, is complete.
@@ -121,10 +129,26 @@ class Driver {
   virtual Status event_destroy(Event event) = 0;               // waits that were enqueued with it stay
 
   virtual Result<CaptureState> capture_state(Stream stream) = 0;
+  // Sets the calling thread's mode and gives the one before, as cuThreadExchangeStreamCaptureMode. Cannot fail.
+  virtual CaptureMode exchange_capture_mode(CaptureMode mode) = 0;
 
   // Nanoseconds on the clock that driver costs are measured by: the host's for cuda and host, the model's own for
   // model.
   virtual std::uint64_t clock_ns() = 0;
+};
+
+// The calling thread may query and wait for events from here to the end of the scope, whatever is being captured.
+class RelaxedCapture {
+ public:
+  explicit RelaxedCapture(Driver& driver)
+      : driver_(driver), before_(driver.exchange_capture_mode(CaptureMode::relaxed)) {}
+  ~RelaxedCapture() { driver_.exchange_capture_mode(before_); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+ private:
+  Driver& driver_;
+  const CaptureMode before_;
 };
 
 }  // namespace gmlake::driver

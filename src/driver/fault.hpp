@@ -36,7 +36,7 @@ class FaultDriver final : public Driver {
   void reset_counts();   // counts from 0 again
   bool reached() const;  // every planned fault has come to its call
 
-  // Calls so far, those that failed included; clock_ns and name cannot fail and are not counted.
+  // Calls so far, those that failed included; clock_ns, name and exchange_capture_mode cannot fail and are not counted.
   // A call counts as the Step that its errors name: device_count, device_properties, granularity and capture_state
   // are `properties`.
   std::uint64_t calls() const;
@@ -61,6 +61,7 @@ class FaultDriver final : public Driver {
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
   Result<CaptureState> capture_state(Stream stream) override;
+  CaptureMode exchange_capture_mode(CaptureMode mode) override { return inner_.exchange_capture_mode(mode); }
   std::uint64_t clock_ns() override { return inner_.clock_ns(); }
 
  private:

@@ -45,6 +45,10 @@ class Gate final : public Driver {
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
   Result<CaptureState> capture_state(Stream stream) override;
+  // The thread's, not the device's: what is set before the device is lost is set back after it.
+  CaptureMode exchange_capture_mode(CaptureMode mode) override {
+    return origin_.intact() ? inner_.exchange_capture_mode(mode) : mode;
+  }
   std::uint64_t clock_ns() override { return inner_.clock_ns(); }
 
  private:

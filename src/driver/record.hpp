@@ -76,6 +76,7 @@ class RecordDriver final : public Driver {
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
   Result<CaptureState> capture_state(Stream stream) override { return inner_.capture_state(stream); }
+  CaptureMode exchange_capture_mode(CaptureMode mode) override { return inner_.exchange_capture_mode(mode); }
   std::uint64_t clock_ns() override { return inner_.clock_ns(); }
 
  private:

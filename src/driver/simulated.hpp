@@ -39,6 +39,7 @@ class SimulatedDriver : public Driver {
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override { return streams_.event_destroy(event); }
   Result<CaptureState> capture_state(Stream stream) override;
+  CaptureMode exchange_capture_mode(CaptureMode mode) override { return StreamSimulator::exchange_capture_mode(mode); }
 
  protected:
   SimulatedDriver(std::string device_name, BooksOptions options)

@@ -9,6 +9,9 @@ constexpr std::uint64_t kIndexBits = 32;  // an Event is a generation above, and
 
 Error invalid(Step step, std::uint64_t value) { return {ErrorCode::invalid_value, step, value}; }
 
+// Of the calling thread, for all simulators.
+thread_local CaptureMode thread_mode = CaptureMode::global;
+
 std::uint64_t bits(Event event) { return static_cast<std::uint64_t>(event); }
 
 // Without sums that could overflow.
@@ -167,12 +170,16 @@ Status StreamSimulator::check_unmap(Address address, std::uint64_t bytes) {
   return {};
 }
 
-void StreamSimulator::set_capture(Stream stream, CaptureState state) {
+CaptureMode StreamSimulator::exchange_capture_mode(CaptureMode mode) { return std::exchange(thread_mode, mode); }
+
+void StreamSimulator::set_capture(Stream stream, CaptureState state, CaptureMode mode) {
   MutexLock lock(mutex_);
-  CaptureState& capture = streams_[stream_index(stream)].capture;
-  captures_ -= capture != CaptureState::none ? 1 : 0;
+  StreamState& target = streams_[stream_index(stream)];
+  captures_ -= target.capture != CaptureState::none ? 1 : 0;
   captures_ += state != CaptureState::none ? 1 : 0;
-  capture = state;
+  target.capture = state;
+  target.capture_mode = mode;
+  target.capturer = std::this_thread::get_id();
 }
 
 Status StreamSimulator::destroy_stream(Stream stream) {
@@ -231,8 +238,19 @@ bool StreamSimulator::passed(Point point) const {
   return point.sequence == 0 || streams_[point.stream].completed >= point.sequence;
 }
 
+// Whether some capture keeps the calling thread from querying and waiting for events.
+bool StreamSimulator::forbidden_by_capture() const {
+  if (captures_ == 0 || thread_mode == CaptureMode::relaxed) return false;
+  for (const StreamState& stream : streams_) {
+    if (stream.capture == CaptureState::none || stream.capture_mode == CaptureMode::relaxed) continue;
+    if (stream.capturer == std::this_thread::get_id()) return true;
+    if (thread_mode == CaptureMode::global && stream.capture_mode == CaptureMode::global) return true;
+  }
+  return false;
+}
+
 bool StreamSimulator::refused_by_capture(const EventState& event) {
-  if (captures_ == 0 && !event.captured) return false;
+  if (!event.captured && !forbidden_by_capture()) return false;
   for (StreamState& stream : streams_) {
     if (stream.capture != CaptureState::none) stream.capture = CaptureState::invalidated;
   }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -33,7 +34,7 @@ struct Violation {
   enum class Kind : std::uint8_t {
     unmap_in_use,      // a range was unmapped that pending work touches
     no_access,         // a kernel touched a range that its device may not
-    captured_event,    // an event query or wait while some stream is captured, or an event recorded in a capture
+    captured_event,    // an event query or wait that breaks a capture, or across the border of one
     destroyed_stream,  // a stream was used after it was destroyed
   };
   Kind kind = Kind::unmap_in_use;
@@ -60,6 +61,8 @@ class StreamSimulator {
   Status stream_wait(Stream stream, Event event);
   Status event_destroy(Event event);
   Result<CaptureState> capture_state(Stream stream);
+  // The calling thread's mode is one for all simulators, as it is one for all devices of CUDA.
+  static CaptureMode exchange_capture_mode(CaptureMode mode);
 
   // Puts a stream on hold, and ends that. Both leave what is complete as it is; resume completes what it can.
   void hold(Stream stream);
@@ -76,10 +79,11 @@ class StreamSimulator {
   // Refuses, as invalid_value at Step::unmap and a violation, a range that pending work touches.
   Status check_unmap(Address address, std::uint64_t bytes);
 
-  // Starts or ends a capture. While any stream is captured (invalidated included), querying or synchronizing any event
-  // is refused and invalidates the captures, as CUDA's global capture mode has it; work on a captured stream is not
-  // run. Stricter than CUDA: an event cannot carry an order into a capture or out of it.
-  void set_capture(Stream stream, CaptureState state);
+  // Starts or ends a capture, begun by the calling thread in that mode. While it lasts, invalidated or not, querying or
+  // synchronizing any event from a thread whose mode does not allow it is refused and invalidates every capture; so is
+  // that of an event recorded in a capture, in any mode. Work on a captured stream is not run. Stricter than CUDA: an
+  // event cannot carry an order into a capture or out of it.
+  void set_capture(Stream stream, CaptureState state, CaptureMode mode = CaptureMode::global);
   // Errors: invalid_value (the default stream, or one destroyed before). Its pending work stays pending.
   Status destroy_stream(Stream stream);
 
@@ -106,6 +110,8 @@ class StreamSimulator {
     bool held = false;
     bool destroyed = false;
     CaptureState capture = CaptureState::none;
+    CaptureMode capture_mode = CaptureMode::global;
+    std::thread::id capturer;  // the thread that began the capture
     std::uint64_t completed = 0;
     std::deque<Operation> pending;
   };
@@ -127,6 +133,7 @@ class StreamSimulator {
   std::uint32_t stream_index(Stream stream) GMLAKE_REQUIRES(mutex_);
   EventState* find(Event event) GMLAKE_REQUIRES(mutex_);
   bool passed(Point point) const GMLAKE_REQUIRES(mutex_);
+  bool forbidden_by_capture() const GMLAKE_REQUIRES(mutex_);
   bool refused_by_capture(const EventState& event) GMLAKE_REQUIRES(mutex_);
   void add(StreamState& stream, Operation operation) GMLAKE_REQUIRES(mutex_);
   bool complete_next(StreamState& stream) GMLAKE_REQUIRES(mutex_);

@@ -4,6 +4,12 @@
 // remembers the tick it stands for; a fence (stream, tick) has passed once an event recorded at that tick or later has.
 // So one event answers for all memory freed before it, and nothing is recorded on the hot path.
 //
+// While a stream is captured into a graph, what is recorded on it belongs to the graph: its ticks wait for the first
+// poll() after the capture. Events of other streams are asked about in relaxed capture mode, which breaks no capture.
+//
+// A clock outlives its stream until its last tick has passed. The next stream takes it over and goes on counting where
+// it stopped, so that fences of the former stream stay passed.
+//
 // Thread-safe by a lock of its own, which is held across event calls (0.1 to 0.2 us), those that wait for the device
 // excepted, and which the hot path never takes.
 #pragma once
@@ -21,18 +27,29 @@ namespace gmlake::memory {
 
 class Fences {
  public:
-  explicit Fences(driver::Driver& driver, int device) : driver_(driver), device_(device) {}
+  explicit Fences(driver::Driver& driver) : driver_(driver) {}
   ~Fences();
   Fences(const Fences&) = delete;
   Fences& operator=(const Fences&) = delete;
 
-  // The number of a stream; a new one the first time it is seen. Throws std::bad_alloc.
-  StreamIndex intern(driver::Stream stream);
-  driver::Stream stream(StreamIndex index) const;
-  std::size_t stream_count() const;
+  // A clock for a stream that has none, of any device. The number may be that of a former stream. Throws
+  // std::bad_alloc with nothing changed.
+  StreamIndex open(driver::Stream stream);
+  // The stream is about to be destroyed, and its last tick is marked: that mark stands for all ticks to come too.
+  void close(StreamIndex stream);
+  // Lets a clock go on which every mark has passed, for open() to give to another stream: `tick` and all before it have
+  // passed there. Whoever names it knows of no other tick.
+  void reclaim(StreamIndex stream, std::uint64_t tick);
 
-  // Records an event that stands for `tick` and everything before it, unless one does already. At most two driver
-  // calls. On an error nothing stands for the tick, and it never passes by itself.
+  driver::Stream stream(StreamIndex index) const;
+  // Whether the driver says now that the stream may not be used because it, or one that it waits for, is captured; and
+  // whether any stream that has a clock is. One driver call a stream.
+  bool captured(StreamIndex stream);
+  bool capture_under_way();
+
+  // Records an event that stands for `tick` and everything before it, unless one does already. At most four driver
+  // calls. On an error nothing stands for the tick, and it never passes by itself; `captured` excepted: the next poll()
+  // after the capture marks it.
   Status mark(StreamIndex stream, std::uint64_t tick);
 
   // Asks the driver about the oldest events of each stream until one has not passed. The first error of a query: its
@@ -42,10 +59,12 @@ class Fences {
   // By what poll() has seen; makes no driver call.
   bool passed(const Fence& fence) const;
 
-  // Waits until the fence has passed, marking it first where nothing stands for it yet.
+  // Waits until the fence has passed, marking it first where nothing stands for it yet. Not for use while a capture is
+  // known to be under way.
   Status wait(const Fence& fence);
 
-  // Makes later work on `waiter` wait, on the device, for the fence. Marks it first where needed.
+  // Makes later work on `waiter` wait, on the device, for the fence. Marks it first where needed. Errors: also
+  // `captured`, where the waiter is: a graph takes no order from outside.
   Status make_stream_wait(StreamIndex waiter, const Fence& fence);
 
   std::uint64_t events_pending() const { return pending_.load(std::memory_order_relaxed); }
@@ -57,20 +76,31 @@ class Fences {
   };
   struct Clock {
     driver::Stream stream;
+    bool open = false;
+    bool listed = false;  // in busy_
     std::uint64_t passed_tick = 0;
-    std::deque<Mark> marks;  // recorded and not known to have passed, ticks ascending
+    std::uint64_t wanted_tick = 0;  // to be marked once the capture of its stream is over
+    std::deque<Mark> marks;         // recorded and not known to have passed, ticks ascending
+  };
+  struct Events {  // of one device
+    std::vector<driver::Event> idle;
+    std::size_t made = 0;  // idle ones and pending ones
   };
 
-  Status mark_locked(Clock& clock, std::uint64_t tick) GMLAKE_REQUIRES(mutex_);
+  Status check_capture(const Clock& clock, Step step) GMLAKE_REQUIRES(mutex_);
+  Status record(Clock& clock, std::uint64_t tick) GMLAKE_REQUIRES(mutex_);
+  Status mark_locked(StreamIndex stream, std::uint64_t tick) GMLAKE_REQUIRES(mutex_);
+  void list(StreamIndex stream) GMLAKE_REQUIRES(mutex_);
   void pass_front(Clock& clock) GMLAKE_REQUIRES(mutex_);
+  Status poll_clock(StreamIndex stream) GMLAKE_REQUIRES(mutex_);
 
   driver::Driver& driver_;
-  const int device_;
   mutable Mutex mutex_;
   std::deque<Clock> clocks_ GMLAKE_GUARDED_BY(mutex_);
-  std::vector<driver::Event> idle_events_ GMLAKE_GUARDED_BY(mutex_);
-  std::size_t event_count_ GMLAKE_GUARDED_BY(mutex_) = 0;  // made by this, idle ones and pending ones
-  std::atomic<std::uint64_t> pending_{0};                  // written under mutex_
+  std::vector<StreamIndex> free_ GMLAKE_GUARDED_BY(mutex_);  // clocks without a stream
+  std::vector<StreamIndex> busy_ GMLAKE_GUARDED_BY(mutex_);  // with marks or a wanted tick: what poll() looks at
+  std::vector<Events> events_ GMLAKE_GUARDED_BY(mutex_);     // by device
+  std::atomic<std::uint64_t> pending_{0};                    // written under mutex_
 };
 
 }  // namespace gmlake::memory

@@ -36,7 +36,7 @@ Address end_of(const Mapping* mapping) {
 }  // namespace
 
 void Planner::see_runs(const PlanRequest& request, StateSteps& steps, std::size_t most) {
-  survey_.see_runs(request.donors, request.pool->stream(), request.stream_wait, most, steps);
+  survey_.see_runs(request.donors, request.pool->order(), request.stream_wait, most, steps);
   runs_seen_ = true;
   donors_.clear();
   expanded_runs_ = 0;

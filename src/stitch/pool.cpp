@@ -49,6 +49,27 @@ void Pool::abandon(VmmSegment* segment) {
   segment->owner = nullptr;
 }
 
+void Pool::inherit(Pool& other) {
+  GMLAKE_CHECK(other.class_ == class_ && &other != this);
+  spaces_.reserve(spaces_.size() + other.spaces_.size());
+  other.settle();
+  other.cut_version_ = UINT64_MAX;
+  for (const Space& space : other.spaces_) {
+    for (Block* block = space.first; block != nullptr; block = block->next) {
+      GMLAKE_CHECK(block->state != State::claimed);
+      const bool indexed = block->state == State::free || block->state == State::hole;
+      if (indexed) other.unindex(block);
+      block->pool = this;
+      if (block->state == State::free && other.stream_ != stream_) block->tick_or_requested = 0;  // passed
+      if (indexed) index(block);
+    }
+    space.segment->index = static_cast<std::uint32_t>(spaces_.size());
+    space.segment->owner = this;
+    spaces_.push_back(space);
+  }
+  other.spaces_.clear();
+}
+
 void Pool::index(Block* block) {
   if (block->state == State::hole) {
     holes_.push_back(block);

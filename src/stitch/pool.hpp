@@ -24,13 +24,16 @@ namespace gmlake::stitch {
 
 enum class SizeClass : std::uint8_t { small, large };
 
+inline constexpr auto kNoStream = static_cast<memory::StreamIndex>(-1);  // to which every fence is another stream's
+
 class Pool {
  public:
   using HoleList = IntrusiveList<Block, &Block::links>;
   using BlockSlab = Slab<Block>;
 
-  Pool(memory::StreamIndex stream, SizeClass size_class, BlockSlab& blocks)
-      : stream_(stream), class_(size_class), blocks_(blocks) {}
+  // What lies in a `pinned` pool stays where it is: no other memory is stitched out of its PhyBlocks.
+  Pool(memory::StreamIndex stream, SizeClass size_class, BlockSlab& blocks, bool pinned = false)
+      : stream_(stream), class_(size_class), pinned_(pinned), blocks_(blocks) {}
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
@@ -38,12 +41,20 @@ class Pool {
 
   memory::StreamIndex stream() const { return stream_; }
   SizeClass size_class() const { return class_; }
+  bool pinned() const { return pinned_; }
+  // The stream whose own order does for memory that moves in here. A graph whose memory is pinned may be launched on
+  // any stream: no order does for it, and every fence must have passed.
+  memory::StreamIndex order() const { return pinned_ ? kNoStream : stream_; }
 
   // Takes over an empty segment: one hole.
   void adopt(memory::VmmSegment* segment);
   // Gives up a segment that is one hole with nothing mapped in it. The caller frees its addresses.
   void abandon(memory::VmmSegment* segment);
   bool is_vacant(const memory::VmmSegment* segment) const;
+  // Takes over every segment of a pool of the same size class, with all that lies in it, live blocks too; that pool is
+  // empty then. Where it was another stream's, every fence of its free runs has passed. Throws std::bad_alloc with
+  // nothing changed.
+  void inherit(Pool& other);
 
   // A free run with at least `bytes`, a multiple of 512, by the rule of FreeIndex. Null: none.
   Block* find(std::uint64_t bytes) {
@@ -129,6 +140,7 @@ class Pool {
 
   const memory::StreamIndex stream_;
   const SizeClass class_;
+  const bool pinned_;
   BlockSlab& blocks_;
   std::vector<Space> spaces_;
   FreeIndex free_;

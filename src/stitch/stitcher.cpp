@@ -13,7 +13,6 @@ using memory::PhyBlock;
 namespace {
 
 constexpr std::size_t kSpansPerStep = 8;
-constexpr auto kNoStream = static_cast<memory::StreamIndex>(-1);  // to which every fence is another stream's
 
 bool is_open(const Block* block) { return block->state == State::free || block->state == State::hole; }
 
@@ -77,7 +76,7 @@ bool Stitcher::claim(const Plan& plan, StateSteps& steps) {
       const StateStep step(steps);
       for (std::size_t i = 0; claimed && i < kSpansPerStep && !left.empty(); ++i) {
         const std::span<const Donor> donors = adjacent(left);
-        claimed = claim_span(donors, plan.pool->stream(), plan.stream_wait);
+        claimed = claim_span(donors, plan.pool->order(), plan.stream_wait);
         left = left.subspan(donors.size());
       }
     }

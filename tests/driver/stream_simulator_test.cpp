@@ -216,6 +216,51 @@ TEST_F(StreamSimulatorTest, RefusesEventsWhileAStreamIsCaptured) {
   EXPECT_EQ(streams_.violations().size(), 2u);
 }
 
+TEST_F(StreamSimulatorTest, AsksTheModeOfTheThreadAndOfTheCaptureBeforeItRefuses) {
+  const Event before = record(kFirst);
+  // By the mode of the capture, and the mode of a thread: whether the capturing thread may query, and another one.
+  struct Case {
+    CaptureMode capture, thread;
+    bool own, other;
+  };
+  for (const Case& c : {Case{CaptureMode::global, CaptureMode::global, false, false},
+                        Case{CaptureMode::global, CaptureMode::thread_local_, false, true},
+                        Case{CaptureMode::global, CaptureMode::relaxed, true, true},
+                        Case{CaptureMode::thread_local_, CaptureMode::global, false, true},
+                        Case{CaptureMode::thread_local_, CaptureMode::thread_local_, false, true},
+                        Case{CaptureMode::thread_local_, CaptureMode::relaxed, true, true},
+                        Case{CaptureMode::relaxed, CaptureMode::global, true, true}}) {
+    const auto allowed = [&] {
+      streams_.set_capture(kSecond, CaptureState::active, c.capture);
+      const CaptureMode was = StreamSimulator::exchange_capture_mode(c.thread);
+      const bool queried = streams_.event_query(before).ok();
+      EXPECT_EQ(streams_.capture_state(kSecond).value(), queried ? CaptureState::active : CaptureState::invalidated);
+      EXPECT_EQ(StreamSimulator::exchange_capture_mode(was), c.thread);
+      return queried;
+    };
+    EXPECT_EQ(allowed(), c.own);
+    streams_.set_capture(kSecond, CaptureState::active, c.capture);
+    bool other = false;
+    std::thread([&] {
+      const CaptureMode was = StreamSimulator::exchange_capture_mode(c.thread);
+      EXPECT_EQ(was, CaptureMode::global);  // where every thread starts
+      other = streams_.event_synchronize(before).ok();
+    }).join();
+    EXPECT_EQ(other, c.other);
+  }
+  streams_.set_capture(kSecond, CaptureState::none);
+}
+
+TEST_F(StreamSimulatorTest, RefusesEventsOfACaptureInEveryMode) {
+  streams_.set_capture(kSecond, CaptureState::active);
+  const Event inside = record(kSecond);
+  const CaptureMode was = StreamSimulator::exchange_capture_mode(CaptureMode::relaxed);
+  EXPECT_FALSE(streams_.event_query(inside).ok());
+  EXPECT_FALSE(streams_.event_synchronize(inside).ok());
+  EXPECT_EQ(streams_.capture_state(kSecond).value(), CaptureState::invalidated);
+  StreamSimulator::exchange_capture_mode(was);
+}
+
 TEST_F(StreamSimulatorTest, ACaptureCarriesNoOrderOutOrIn) {
   const Event outside = record(kFirst);
   streams_.set_capture(kSecond, CaptureState::active);

@@ -54,7 +54,7 @@ class Caller {
 
  private:
   static gmlake_status see(gmlake_status status) {
-    GMLAKE_CHECK(status >= GMLAKE_OK && status <= GMLAKE_UNKNOWN);
+    GMLAKE_CHECK(status >= GMLAKE_OK && status <= GMLAKE_CAPTURED);
     GMLAKE_CHECK(status == GMLAKE_OK || gmlake_last_error()[0] != '\0');
     return status;
   }

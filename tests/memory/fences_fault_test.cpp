@@ -24,8 +24,8 @@ TEST(FencesFault, NothingStandsForATickWhoseRecordFailed) {
   for (const Step step : {Step::event_create, Step::event_record}) {
     Rig rig;
     {
-      Fences fences(rig.fault, 0);
-      const StreamIndex a = fences.intern(kA);
+      Fences fences(rig.fault);
+      const StreamIndex a = fences.open(kA);
       rig.model.streams().hold(kA);
       rig.fault.arm({.kind = step, .code = ErrorCode::unknown});
       const Status marked = fences.mark(a, 1);
@@ -46,8 +46,8 @@ TEST(FencesFault, NothingStandsForATickWhoseRecordFailed) {
 
 TEST(FencesFault, NothingPassesByAQueryOrAWaitThatFailed) {
   Rig rig;
-  Fences fences(rig.fault, 0);
-  const StreamIndex a = fences.intern(kA);
+  Fences fences(rig.fault);
+  const StreamIndex a = fences.open(kA);
   ASSERT_TRUE(fences.mark(a, 1).ok());
   rig.fault.arm({.kind = Step::event_query, .code = ErrorCode::device_lost});
   EXPECT_EQ(fences.poll().error().code, ErrorCode::device_lost);
@@ -65,9 +65,9 @@ TEST(FencesFault, NothingPassesByAQueryOrAWaitThatFailed) {
 TEST(FencesFault, EveryCallMayFailAndNothingPassesEarly) {
   const auto scenario = [](Rig& rig) {
     driver::StreamSimulator& streams = rig.model.streams();
-    Fences fences(rig.fault, 0);
-    const StreamIndex a = fences.intern(kA);
-    const StreamIndex b = fences.intern(kB);
+    Fences fences(rig.fault);
+    const StreamIndex a = fences.open(kA);
+    const StreamIndex b = fences.open(kB);
     streams.hold(kA);
     EXPECT_TRUE(streams.enqueue(kA, {}).ok());
     (void)fences.mark(a, 1).ok();
@@ -123,9 +123,9 @@ class PollsAfterWaiting final : public gmlake::testing::ShelteredDriver {
 TEST(FencesFault, AWaitThatAPollOvertookPassesNothingElse) {
   driver::ModelDriver model;
   PollsAfterWaiting driver(model);
-  Fences fences(driver, 0);
+  Fences fences(driver);
   driver.fences = &fences;
-  const StreamIndex a = fences.intern(kA);
+  const StreamIndex a = fences.open(kA);
   model.streams().hold(kA);
   ASSERT_TRUE(fences.mark(a, 1).ok());
   ASSERT_TRUE(model.streams().enqueue(kA, {}).ok());
@@ -144,8 +144,8 @@ TEST(FencesFault, LosesNoEventWhereTheHostIsOutOfMemory) {
     rig.model.streams().hold(kA);
     (void)rig.model.streams().enqueue(kA, {}).ok();
     {
-      Fences fences(rig.fault, 0);
-      const StreamIndex a = fences.intern(kA);
+      Fences fences(rig.fault);
+      const StreamIndex a = fences.open(kA);
       {
         const gmlake::testing::FailingNew failing(nth);
         for (std::uint64_t tick = 1; tick <= 12; ++tick) {

@@ -59,11 +59,11 @@ class MemoryTest : public ::testing::Test {
 
   driver::ModelDriver model_{{.capacity_bytes = 64 * kGranule}};
   driver::FaultDriver fault_{model_};
-  Fences fences_{fault_, 0};
+  Fences fences_{fault_};
   PhyPool pool_{fault_, {}, kShift};
   MappingTable table_{fault_, pool_, kShift, {0}};
-  const StreamIndex stream_ = fences_.intern({0, 0});
-  const StreamIndex other_ = fences_.intern({0, 1});
+  const StreamIndex stream_ = fences_.open({0, 0});
+  const StreamIndex other_ = fences_.open({0, 1});
 };
 
 }  // namespace gmlake::memory::testing

@@ -44,6 +44,9 @@ class ForwardingDriver : public driver::Driver {
   Status stream_wait(Stream stream, Event event) override { return inner_.stream_wait(stream, event); }
   Status event_destroy(Event event) override { return inner_.event_destroy(event); }
   Result<driver::CaptureState> capture_state(Stream stream) override { return inner_.capture_state(stream); }
+  driver::CaptureMode exchange_capture_mode(driver::CaptureMode mode) override {
+    return inner_.exchange_capture_mode(mode);
+  }
   std::uint64_t clock_ns() override { return inner_.clock_ns(); }
 
  protected:

@@ -84,6 +84,9 @@ class ShelteredDriver : public driver::Driver {
     const NoFailingNew shelter;
     return inner_.capture_state(stream);
   }
+  driver::CaptureMode exchange_capture_mode(driver::CaptureMode mode) override {
+    return inner_.exchange_capture_mode(mode);
+  }
   std::uint64_t clock_ns() override { return inner_.clock_ns(); }
 
  private:

@@ -1,0 +1,198 @@
+// The streams and private pools of DeviceAllocator: how they get their books, how they are forgotten and released, and
+// who has their memory then.
+#include <algorithm>
+
+#include "alloc/device_allocator.hpp"
+#include "alloc/hot_path.hpp"
+
+namespace gmlake::alloc {
+
+using stitch::Pool;
+using stitch::SizeClass;
+
+namespace {
+
+constexpr std::uint64_t kForgotten = UINT64_MAX;  // no stream's handle
+
+}  // namespace
+
+DeviceAllocator::StreamState& DeviceAllocator::named_stream(driver::Stream stream) {
+  if (last_stream_ != nullptr && last_stream_->stream == stream) return *last_stream_;
+  const auto found = stream_by_handle_.find(stream);
+  return found != stream_by_handle_.end() ? *found->second : open_stream(stream);
+}
+
+DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle) {
+  if (last_stream_ != nullptr && last_stream_->stream.handle == handle) return *last_stream_;
+  StreamState& state = named_stream({device_, handle});
+  if (state.large == nullptr) {
+    allocating_.reserve(allocating_.size() + 1);
+    auto small = std::make_unique<Pool>(state.index, SizeClass::small, blocks_);
+    state.large = std::make_unique<Pool>(state.index, SizeClass::large, blocks_);
+    state.small = std::move(small);
+    state.small->owner = state.large->owner = &state;
+    allocating_.push_back(&state);
+  }
+  return *(last_stream_ = &state);
+}
+
+DeviceAllocator::StreamState& DeviceAllocator::open_stream(driver::Stream stream) {
+  const memory::StreamIndex index = fences_.open(stream);
+  try {
+    if (streams_.size() == index) {
+      streams_.push_back(std::make_unique<StreamState>());
+      streams_.back()->index = index;
+    }
+    stream_by_handle_.emplace(stream, streams_[index].get());
+  } catch (...) {
+    fences_.reclaim(index, index < streams_.size() ? streams_[index]->tick : 0);
+    throw;
+  }
+  StreamState& state = *streams_[index];
+  state.stream = stream;
+  ++state.tick;  // up to here the clock has passed, for a former stream
+  return state;
+}
+
+Status DeviceAllocator::forget_stream(driver::Stream stream) {
+  const MutexLock grow(grow_);
+  StreamState* state = nullptr;
+  memory::Fence last;
+  {
+    const MutexLock lock(state_);
+    const auto found = stream_by_handle_.find(stream);
+    if (found == stream_by_handle_.end()) return {};
+    state = found->second;
+    last = {state->index, ++state->tick};
+    forgotten_.reserve(forgotten_.size() + 1);
+  }
+  if (Status marked = fences_.mark(last.stream, last.tick); !marked.ok()) return marked;
+  const MutexLock lock(state_);
+  fences_.close(last.stream);
+  stream_by_handle_.erase(stream);
+  if (last_stream_ == state) last_stream_ = nullptr;
+  state->stream.handle = kForgotten;  // the handle is another stream's from now on
+  forgotten_.push_back(state);
+  return {};
+}
+
+Status DeviceAllocator::begin_pool(PoolId id, StreamFilter filter) {
+  if (Status retained = retain_pool(id); !retained.ok()) return retained;
+  try {
+    Status begun = routes_.begin(id, std::move(filter));
+    if (!begun.ok()) (void)release_pool(id).ok();  // cannot fail: there is the reference just made
+    return begun;
+  } catch (const std::bad_alloc&) {
+    (void)release_pool(id).ok();
+    throw;
+  }
+}
+
+Status DeviceAllocator::end_pool(PoolId id) { return routes_.end(id); }
+
+Status DeviceAllocator::retain_pool(PoolId id) {
+  if (id == PoolId{}) return Error{ErrorCode::invalid_value, Step::pool, 0};
+  const MutexLock lock(state_);
+  private_pools_.retain(id);
+  return {};
+}
+
+Status DeviceAllocator::release_pool(PoolId id) {
+  std::vector<memory::Fence> fences;
+  {
+    const MutexLock lock(state_);
+    PrivatePools::PrivatePool* pool = private_pools_.find(id);
+    if (pool == nullptr) return Error{ErrorCode::invalid_value, Step::pool, id.second != 0 ? id.second : id.first};
+    if (pool->references == 1 && !pool->by_stream.empty()) {
+      for (StreamState* stream : allocating_) fences.push_back({stream->index, ++stream->tick});
+      private_pools_.retire(id, fences);
+    } else if (--pool->references == 0) {
+      private_pools_.erase(id);
+    }
+  }
+  // Recorded now: the sooner the fence, the sooner the memory is back. What cannot be is marked with all others, when
+  // memory is short.
+  for (const memory::Fence& fence : fences) (void)fences_.mark(fence.stream, fence.tick).ok();
+  return {};
+}
+
+std::uint64_t DeviceAllocator::pool_references(PoolId id) const {
+  const MutexLock lock(state_);
+  return private_pools_.references(id);
+}
+
+Result<Address> DeviceAllocator::allocate_privately(PoolId id, std::uint64_t stream, std::uint64_t bytes,
+                                                    std::uint64_t requested, std::optional<OutOfMemoryReport>* wanted) {
+  {
+    const MutexLock lock(state_);
+    StreamState& state = stream_state(stream);
+    if (PrivatePools::PrivatePool* owner = private_pools_.find(id)) {
+      if (const auto pair = owner->by_stream.find(state.index); pair != owner->by_stream.end()) {
+        Pool& pool = pair->second.of(bytes);
+        const std::size_t runs_before = pool.settled_runs();
+        if (stitch::Block* run = pool.find(bytes)) {
+          reserve_records();
+          return hand_out(pool, run, bytes, requested, runs_before);
+        }
+      }
+    }
+  }
+  return allocate_slowly(id, stream, bytes, requested, wanted);
+}
+
+DeviceAllocator::Request DeviceAllocator::make_request(std::optional<PoolId> id, std::uint64_t stream,
+                                                       std::uint64_t bytes, std::uint64_t requested) {
+  StreamState& state = stream_state(stream);
+  settle_estates(&state);
+  PrivatePools::PrivatePool* owner = id ? private_pools_.find(*id) : nullptr;
+  if (owner == nullptr) {  // none, or released since its filter was asked
+    return {state, bytes <= stitch::kSmallLimit ? *state.small : *state.large, bytes, requested};
+  }
+  auto pair = owner->by_stream.find(state.index);
+  if (pair == owner->by_stream.end()) {
+    pair = owner->by_stream.emplace(state.index, PoolPair(state.index, blocks_, true)).first;
+    pair->second.small->owner = pair->second.large->owner = &state;
+  }
+  return {state, pair->second.of(bytes), bytes, requested};
+}
+
+void DeviceAllocator::settle_estates(StreamState* heir) {
+  if (forgotten_.empty() && !private_pools_.any_retired()) return;
+  while (PrivatePools::PrivatePool* released = private_pools_.first_passed(fences_)) {
+    for (auto& [stream, pair] : released->by_stream) {
+      streams_[stream]->small->inherit(*pair.small);
+      streams_[stream]->large->inherit(*pair.large);
+    }
+    private_pools_.drop(released);
+  }
+  for (std::size_t i = 0; i < forgotten_.size();) {
+    if (settle_stream(*forgotten_[i], heir)) {
+      forgotten_[i] = forgotten_.back();
+      forgotten_.pop_back();
+    } else {
+      ++i;
+    }
+  }
+  settle_pools();  // what was freed last in a pool that is inherited is joined with its neighbours
+}
+
+// True once a forgotten stream has nothing left, and its number is free for another.
+bool DeviceAllocator::settle_stream(StreamState& gone, StreamState* heir) {
+  if (!fences_.passed({gone.index, UINT64_MAX})) return false;
+  if (gone.large != nullptr) {
+    if (heir != nullptr) {
+      heir->small->inherit(*gone.small);
+      heir->large->inherit(*gone.large);
+    }
+    if (gone.small->segment_count() + gone.large->segment_count() != 0) return false;
+    if (private_pools_.has_pools_of(gone.index)) return false;
+    std::erase(allocating_, &gone);
+    gone.small.reset();
+    gone.large.reset();
+  }
+  if (gone.uses != 0) return false;  // of live blocks, which are still to be freed
+  fences_.reclaim(gone.index, gone.tick);
+  return true;
+}
+
+}  // namespace gmlake::alloc
