@@ -40,7 +40,7 @@ struct Rig {
   std::unique_ptr<Allocator> allocator;
 
   Rig() {
-    auto made = Allocator::create(record);
+    auto made = Allocator::create(record, {.background_worker = false});  // its instructions are no hit's
     if (!made) fail(gmlake::describe(made.error()));
     allocator = std::move(*made);
   }

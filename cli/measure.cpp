@@ -74,6 +74,7 @@ Json to_json(const Measurement& measurement) {
               {"driver_calls", to_json(report.driver_calls)},
               {"handles_mapped_second_half", report.handles_mapped_second_half},
               {"driver_seconds", report.driver_seconds},
+              {"background_driver_seconds", report.background_driver_seconds},
               {"host_ns_per_event", report.host_ns_per_event},
               {"ooms", report.ooms},
               {"verified_bytes", report.verified_bytes},

@@ -130,6 +130,11 @@ class Allocator {
   // that can go. PhyBlocks go whole, so less may be left by up to the smallest of them. Waits for the streams.
   Status trim(std::uint64_t keep_bytes = 0) noexcept;
 
+  // Does one small piece of the background worker's work on the calling thread, for programs that run without it
+  // (option background_worker) and have idle time of their own: on each device, at most one driver call that changes
+  // mappings. False: there is nothing more to do now. Does nothing where the worker has its thread.
+  bool background_step() noexcept;
+
   // Zeroes for a device that was never used.
   DeviceStats stats(int device = 0) const;
   void reset_peaks(int device = 0);

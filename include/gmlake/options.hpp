@@ -19,6 +19,7 @@ struct Options {
   double max_stale = 4.0;                   // stale mappings kept for reuse, as a share of the memory held
   double max_address_space = 8.0;           // addresses to reserve, as a multiple of the device's memory
   double garbage_collection_threshold = 0;  // share of the limit above which old cached memory goes first; 0: off
+  bool background_worker = true;            // a thread a device that takes work off requests
   bool stream_wait = true;  // let a stream wait for another, on the device, rather than run out of memory
 };
 

@@ -64,6 +64,8 @@ struct DeviceStats {
   std::uint64_t phy_blocks_created = 0;
   std::uint64_t phy_blocks_released = 0;
   std::uint64_t mappings_retired = 0;
+  std::uint64_t background_retired = 0;   // of them, by the background worker, ahead of requests
+  std::uint64_t background_returned = 0;  // blocks that it gave back once other streams had come to the end of them
   std::uint64_t events_pending = 0;
   std::uint64_t driver_calls = 0;  // that deal with addresses, memory, mappings or events; failed ones too
   std::uint64_t driver_ns = 0;     // nanoseconds spent in them, by the driver's clock

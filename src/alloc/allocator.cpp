@@ -203,6 +203,11 @@ Allocator::~Allocator() {
   if (state_->origin.intact()) return;
   // A child of a fork may touch neither the books nor the driver, and at exit other threads may still be in here: the
   // end of the process gives everything back. Kept in a list, so that nothing looks lost to who searches for leaks.
+  // Only threads of its own end here, where there are any: the driver may be gone next.
+  state_->any([](DeviceAllocator& device) {
+    device.stop_worker();
+    return false;
+  });
   static constinit std::atomic<State*> abandoned{nullptr};
   State* const state = state_.release();
   state->next_abandoned = abandoned.load();
@@ -387,6 +392,16 @@ Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
     state_->audit();
     return first;
   });
+}
+
+bool Allocator::background_step() noexcept {
+  bool more = false;
+  state_->any([&](DeviceAllocator& device) {
+    more = device.step_by_hand() || more;
+    return false;
+  });
+  state_->audit();
+  return more;
 }
 
 DeviceStats Allocator::stats(int device) const {

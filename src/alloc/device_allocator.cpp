@@ -71,9 +71,12 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Optio
       phy_pool_(driver_, {.location = {driver::Location::Kind::device, device}}, granule_shift),
       mappings_(driver_, phy_pool_, granule_shift, {device}),
       planner_(phy_pool_, fences_),
-      stitcher_(mappings_, phy_pool_, fences_) {}
+      stitcher_(mappings_, phy_pool_, fences_),
+      worker_([this] { return background_step(); },
+              options.background_worker ? BackgroundWorker::Mode::thread : BackgroundWorker::Mode::by_hand) {}
 
 DeviceAllocator::~DeviceAllocator() {
+  worker_.stop();
   const MutexLock grow(grow_);
   mappings_.shut_down();
 }
@@ -165,6 +168,7 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     if (many_deferred) reclaim_deferred();
   } catch (const std::bad_alloc&) {  // of the host: no fence either, and the block is freed all the same
   }
+  worker_.wake();  // which asks for the fences as time goes on
   return {};
 }
 
@@ -252,6 +256,7 @@ DeviceStats DeviceAllocator::stats_locked() const {
   stats.phy_blocks_created = phy_pool_.created_count();
   stats.phy_blocks_released = phy_pool_.released_count();
   stats.mappings_retired = mappings_.retired_count();
+  stats.background_retired = background_retired_.load(std::memory_order_relaxed);
   stats.events_pending = fences_.events_pending();
   const driver::CallCounts calls = meter_.counts();
   stats.num_device_alloc = calls.map;

@@ -15,6 +15,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "alloc/background_policy.hpp"
+#include "alloc/background_worker.hpp"
 #include "alloc/history.hpp"
 #include "alloc/oom_callbacks.hpp"
 #include "alloc/private_pools.hpp"
@@ -102,6 +104,12 @@ class DeviceAllocator {
   HistoryPart history(std::uint64_t from, std::size_t most) const;
   void count_invalid_free();
 
+  // One step of the background worker on the calling thread, where one is due and the worker has no thread of its own.
+  // True: more can be done at once.
+  bool step_by_hand() { return worker_.step(); }
+  // Ends the worker's thread, if it has one, for good.
+  void stop_worker() { worker_.stop(); }
+
   DeviceStats stats() const;
   void reset_peaks();
   // The report of the last request that ended in a shortage: of memory, mappings or addresses.
@@ -135,6 +143,19 @@ class DeviceAllocator {
     stitch::Pool& pool;
     std::uint64_t bytes = 0;  // rounded
     std::uint64_t requested = 0;
+  };
+
+  // A request on the slow path: the worker stands back meanwhile, and is woken at the end if that left it something.
+  class SlowRequest {
+   public:
+    explicit SlowRequest(DeviceAllocator& device);
+    ~SlowRequest();
+    SlowRequest(const SlowRequest&) = delete;
+    SlowRequest& operator=(const SlowRequest&) = delete;
+
+   private:
+    DeviceAllocator& device_;
+    const std::uint64_t retired_before_;
   };
 
   DeviceAllocator(driver::Driver& driver, int device, const Options& options, std::uint32_t granule_shift,
@@ -226,7 +247,8 @@ class DeviceAllocator {
   [[gnu::cold]] void note_free(const stitch::Block& block) GMLAKE_REQUIRES(state_);
   void note_moves(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_, state_);
   void count(std::uint64_t DeviceStats::*counter) GMLAKE_EXCLUDES(state_);
-  void reclaim_deferred() GMLAKE_EXCLUDES(state_);
+  // Gives freed blocks whose fences have passed back to their pools; how many.
+  std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // Both go on past a stream that refuses, and keep its refusal for the request's error.
   void mark_all_streams() GMLAKE_REQUIRES(grow_);
   void wait_for_all_streams() GMLAKE_REQUIRES(grow_);
@@ -260,6 +282,9 @@ class DeviceAllocator {
   // Retires stale mappings until `more` new ones keep the bound. False: they cannot.
   bool make_room_for(std::uint64_t more) GMLAKE_REQUIRES(grow_);
   void bound_stale_mappings() GMLAKE_REQUIRES(grow_);
+  std::uint64_t stale_granules_bound() const;
+  BackgroundWorker::Next background_step() noexcept GMLAKE_EXCLUDES(grow_, state_);
+  RetireAhead::Mappings mappings_to_retire() const;
   std::uint32_t phy_block_granules(const Request& request) GMLAKE_REQUIRES(grow_, state_);
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
   std::uint64_t slack_granules(const Request& request) const GMLAKE_REQUIRES(grow_, state_);
@@ -311,6 +336,10 @@ class DeviceAllocator {
   std::uint64_t growths_ GMLAKE_GUARDED_BY(grow_) = 0;
   std::uint64_t settled_bytes_ GMLAKE_GUARDED_BY(grow_) = 0;  // held when memory began to be freed
 
+  RetireAhead retire_ahead_ GMLAKE_GUARDED_BY(grow_);
+  std::atomic<std::uint64_t> background_retired_{0};  // written under grow_
+  std::atomic<std::uint32_t> slow_requests_{0};       // on the slow path, or waiting for it
+
   stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);
   std::vector<std::unique_ptr<StreamState>> streams_ GMLAKE_GUARDED_BY(state_);  // by StreamIndex
   std::unordered_map<driver::Stream, StreamState*, StreamHash> stream_by_handle_ GMLAKE_GUARDED_BY(state_);
@@ -328,6 +357,8 @@ class DeviceAllocator {
 
   mutable Mutex last_oom_mutex_;  // its own, so that reading never waits for a request that waits
   std::optional<OutOfMemoryReport> last_oom_ GMLAKE_GUARDED_BY(last_oom_mutex_);
+
+  BackgroundWorker worker_;  // last: its thread uses all the rest
 };
 
 }  // namespace gmlake::alloc

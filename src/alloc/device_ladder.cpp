@@ -51,6 +51,7 @@ Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t s
       {Rung::release_cached, &DeviceAllocator::try_release_cached, &DeviceStats::rung_release_cached},
       {Rung::wait, &DeviceAllocator::try_wait, &DeviceStats::rung_wait},
   };
+  const SlowRequest slow(*this);
   const MutexLock grow(grow_);
   driver_headroom_.reset();
   refusal_.reset();
@@ -133,7 +134,7 @@ DeviceAllocator::Found DeviceAllocator::fit(const Request& request) {
   return hand_out(request.pool, run, request.bytes, request.requested, runs_before);
 }
 
-void DeviceAllocator::reclaim_deferred() {
+std::uint64_t DeviceAllocator::reclaim_deferred() {
   (void)fences_.poll().ok();  // an event that cannot be queried has not passed
   const MutexLock lock(state_);
   const auto kept = std::partition(deferred_.begin(), deferred_.end(), [this](const Deferred& deferred) {
@@ -153,7 +154,9 @@ void DeviceAllocator::reclaim_deferred() {
     }
     usage_.complete(pool->size_class(), bytes, runs_before, pool->settled_runs());
   }
+  const auto returned = static_cast<std::uint64_t>(deferred_.end() - kept);
   deferred_.erase(kept, deferred_.end());
+  return returned;
 }
 
 // What memory waits for: the streams that have some, and those that still use what was freed on others.

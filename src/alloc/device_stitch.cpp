@@ -288,9 +288,13 @@ Status DeviceAllocator::reserve_segment(const Request& request) {
   return {};
 }
 
-void DeviceAllocator::bound_stale_mappings() {
+std::uint64_t DeviceAllocator::stale_granules_bound() const {
   const std::uint64_t held = phy_pool_.held_bytes() >> granule_shift_;
-  const auto keep = static_cast<std::uint64_t>(static_cast<double>(held) * options_.max_stale);
+  return static_cast<std::uint64_t>(static_cast<double>(held) * options_.max_stale);
+}
+
+void DeviceAllocator::bound_stale_mappings() {
+  const std::uint64_t keep = stale_granules_bound();
   if (mappings_.stale_granules() <= keep) return;
   mark_all_streams();  // what cannot be marked is not passed, and stays
   mappings_.retire(fences_, keep);

@@ -106,6 +106,11 @@ constexpr std::array kKeys = {
          "the longest unused first, and without waiting."},
         [](std::string_view v, Options& o) { return read_number(v, 0, 1, o.garbage_collection_threshold); },
         [](const Options& o) { return number_text(o.garbage_collection_threshold); }},
+    Key{{"background_worker", "true or false",
+         "A thread for each device that is in use, which retires stale mappings ahead of need and gives back what "
+         "other streams have come to the end of."},
+        [](std::string_view v, Options& o) { return read_bool(v, o.background_worker); },
+        [](const Options& o) { return std::string(o.background_worker ? "true" : "false"); }},
     Key{{"stream_wait", "true or false",
          "Near the limit, let a stream wait on the device for memory that another stream has freed."},
         [](std::string_view v, Options& o) { return read_bool(v, o.stream_wait); },

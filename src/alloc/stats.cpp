@@ -63,6 +63,8 @@ constexpr std::array kCounts = {
     Count{"gmlake.phy_blocks_created", &DeviceStats::phy_blocks_created},
     Count{"gmlake.phy_blocks_released", &DeviceStats::phy_blocks_released},
     Count{"gmlake.mappings_retired", &DeviceStats::mappings_retired},
+    Count{"gmlake.background_retired", &DeviceStats::background_retired},
+    Count{"gmlake.background_returned", &DeviceStats::background_returned},
     Count{"gmlake.events_pending", &DeviceStats::events_pending},
     Count{"gmlake.driver_calls", &DeviceStats::driver_calls},
     Count{"gmlake.driver_ns", &DeviceStats::driver_ns},

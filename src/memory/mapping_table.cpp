@@ -8,7 +8,17 @@
 namespace gmlake::memory {
 namespace {
 
+// How many of the oldest stale mappings to look at for one that has passed, where a few are wanted: a stream that
+// stands still may have left thousands.
+constexpr int kOldest = 256;
+
 std::uint32_t end_slot(const Mapping* mapping) { return mapping->slot + mapping->block->granules; }
+
+// Does `mapping` lie right behind the last of those gathered, so that one call can unmap it with them?
+bool continues(const std::vector<Mapping*>& gathered, const Mapping* mapping) {
+  return gathered.empty() ||
+         (mapping->segment == gathered.back()->segment && mapping->slot == end_slot(gathered.back()));
+}
 
 }  // namespace
 
@@ -144,9 +154,7 @@ std::uint64_t MappingTable::retire(const Fences& fences, std::uint64_t keep_gran
   while (next != nullptr && stale_granules() > keep_granules) {
     scratch_.clear();
     std::uint64_t over = stale_granules() - keep_granules;
-    while (
-        next != nullptr && over > 0 && fences.passed(next->fence) &&
-        (scratch_.empty() || (next->segment == scratch_.back()->segment && next->slot == end_slot(scratch_.back())))) {
+    while (next != nullptr && over > 0 && fences.passed(next->fence) && continues(scratch_, next)) {
       scratch_.push_back(next);
       over -= std::min<std::uint64_t>(over, next->block->granules);
       next = RetireQueue::next(next);
@@ -160,6 +168,19 @@ std::uint64_t MappingTable::retire(const Fences& fences, std::uint64_t keep_gran
     if (unmap(scratch_).ok()) retired += granules;
   }
   return retired;
+}
+
+std::uint64_t MappingTable::retire_oldest(const Fences& fences, std::uint64_t most) {
+  Mapping* next = stale_.front();
+  for (int looked = 0; next != nullptr && looked < kOldest && !fences.passed(next->fence); ++looked) {
+    next = RetireQueue::next(next);
+  }
+  scratch_.clear();
+  while (next != nullptr && scratch_.size() < most && fences.passed(next->fence) && continues(scratch_, next)) {
+    scratch_.push_back(next);
+    next = RetireQueue::next(next);
+  }
+  return !scratch_.empty() && unmap(scratch_).ok() ? scratch_.size() : 0;
 }
 
 Status MappingTable::retire_all_of(PhyBlock* block) {

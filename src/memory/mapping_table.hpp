@@ -49,6 +49,9 @@ class MappingTable {
   // Unmaps stale mappings whose fence has passed, oldest first, until at most `keep` granules' worth are left.
   // Neighbours in the queue that are neighbours in address go in one call. Returns the granules unmapped.
   std::uint64_t retire(const Fences& fences, std::uint64_t keep_granules);
+  // Unmaps at most `most` stale mappings, the oldest whose fence has passed and those that lie next to it in the queue
+  // and in address: one driver call. Returns how many; 0 where none of the oldest has passed, or the driver refuses.
+  std::uint64_t retire_oldest(const Fences& fences, std::uint64_t most);
   // Unmaps every mapping of a spare block. Its fences must have passed. An error leaves the rest quarantined.
   Status retire_all_of(PhyBlock* block);
 

@@ -182,6 +182,9 @@ Status Replayer::run_events(std::uint64_t begin, std::uint64_t end) {
     }
     ++report_.events;
     if (!status) return status;
+    const double seconds = record_.seconds();
+    target_.background_step();
+    report_.background_driver_seconds += record_.seconds() - seconds;
   }
   return {};
 }

@@ -41,6 +41,7 @@ struct ReplayReport {
   driver::CallCounts driver_calls;
   std::uint64_t handles_mapped_second_half = 0;  // map calls after the first half of the events
   double driver_seconds = 0;                     // on the driver's clock
+  double background_driver_seconds = 0;          // of them, between requests: see Target::background_step
   double host_ns_per_event = 0;                  // wall time of the replay loop; 0 where it verified
   std::uint64_t ooms = 0;
   std::uint64_t verified_bytes = 0;  // bytes of stamps that were checked

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace gmlake::replay {
 namespace {
@@ -17,9 +18,10 @@ Result<std::unique_ptr<Target>> GmlakeTarget::make(driver::Driver& driver, const
   }
   if (options.capacity_bytes != 0) settings.limit_bytes = options.capacity_bytes;
   if (const auto properties = driver.device_properties(options.device); !properties) return properties.error();
+  const bool background = std::exchange(settings.background_worker, false);
   Result<std::unique_ptr<Allocator>> allocator = Allocator::create(driver, settings);
   if (!allocator) return allocator.error();
-  return std::unique_ptr<Target>(new GmlakeTarget(std::move(*allocator), options.device));
+  return std::unique_ptr<Target>(new GmlakeTarget(std::move(*allocator), options.device, background));
 }
 
 Result<driver::Address> GmlakeTarget::allocate(std::uint64_t bytes, driver::Stream stream) {

@@ -1,4 +1,7 @@
-// The allocator itself under replay: the public gmlake::Allocator, on the replay's driver. One thread.
+// The allocator itself under replay: the public gmlake::Allocator, on the replay's driver. One thread: what the
+// background worker would do is done by hand, a step after each event, so that a replay is the same each time. The
+// worker of a real job keeps up better than that, for there are more than the 60 us of a step from one event to the
+// next.
 #pragma once
 
 #include <memory>
@@ -19,14 +22,19 @@ class GmlakeTarget final : public Target {
   Status deallocate(driver::Address address, driver::Stream stream) override;
   Status record_stream(driver::Address address, driver::Stream stream) override;
   Status trim() override { return allocator_->trim(); }
+  void background_step() override {
+    if (background_) (void)allocator_->background_step();
+  }
   std::uint64_t reserved_bytes() const override { return allocator_->stats(device_).all.reserved_bytes.current; }
   std::uint64_t peak_reserved_bytes() const override { return allocator_->stats(device_).all.reserved_bytes.peak; }
 
  private:
-  GmlakeTarget(std::unique_ptr<Allocator> allocator, int device) : allocator_(std::move(allocator)), device_(device) {}
+  GmlakeTarget(std::unique_ptr<Allocator> allocator, int device, bool background)
+      : allocator_(std::move(allocator)), device_(device), background_(background) {}
 
   std::unique_ptr<Allocator> allocator_;
   int device_;
+  bool background_;  // the option background_worker
 };
 
 }  // namespace gmlake::replay

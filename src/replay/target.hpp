@@ -21,6 +21,8 @@ class Target {
   virtual Status deallocate(driver::Address address, driver::Stream stream) = 0;
   virtual Status record_stream(driver::Address address, driver::Stream stream) = 0;
   virtual Status trim() = 0;
+  // One piece of what the allocator does between requests, where it has such work.
+  virtual void background_step() {}
 
   // Physical bytes held now, and at most so far.
   virtual std::uint64_t reserved_bytes() const = 0;

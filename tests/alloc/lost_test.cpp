@@ -26,12 +26,12 @@ class LostDevice : public testing::Test {
 
   driver::ModelDriver model_{two_devices()};
   driver::FaultDriver fault_{model_};
-  std::unique_ptr<Allocator> allocator_ = Allocator::create(fault_).value();
+  std::unique_ptr<Allocator> allocator_ = Allocator::create(fault_, {.background_worker = false}).value();
 };
 
 TEST_F(LostDevice, IsToldToEveryRequestAndNeverCalledAgain) {
   for (const Step found_by : {Step::reserve, Step::create, Step::map, Step::set_access}) {
-    allocator_ = Allocator::create(fault_).value();
+    allocator_ = Allocator::create(fault_, {.background_worker = false}).value();
     void* cached = allocator_->allocate(512);
     void* live = allocator_->allocate(512);
     allocator_->deallocate(cached);
@@ -57,7 +57,7 @@ TEST_F(LostDevice, IsToldToEveryRequestAndNeverCalledAgain) {
 // The events of a broken context never pass: what waits for one stays where it is.
 TEST_F(LostDevice, FoundByAnEventNeverHandsOutWhatItStoodFor) {
   for (const Step found_by : {Step::event_create, Step::event_record, Step::event_query}) {
-    allocator_ = Allocator::create(fault_).value();
+    allocator_ = Allocator::create(fault_, {.background_worker = false}).value();
     model_.streams().hold({0, 1});
     void* shared = allocator_->allocate(8 * kGranule);
     ASSERT_TRUE(allocator_->try_record_stream(shared, stream_handle(1)).ok());

@@ -17,7 +17,7 @@ using gmlake::testing::NoFailingNew;
 // An allocator on a driver that has host memory whatever happens, as real ones do.
 struct Rig {
   explicit Rig(std::uint64_t granules) : model(small_model(granules)), sheltered(model) {
-    allocator = std::move(Allocator::create(sheltered, Options{})).value();
+    allocator = std::move(Allocator::create(sheltered, {.background_worker = false})).value();
   }
   void* allocate(std::uint64_t bytes, std::uint64_t stream) {
     void* pointer = allocator->allocate(bytes, 0, stream_handle(stream));

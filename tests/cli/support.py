@@ -20,7 +20,8 @@ GIB = 1 << 30
 REPLAY_FIELDS = {
     "trace": str, "allocator": str, "driver": str, "device": int, "events": int, "peak_allocated_bytes": int,
     "peak_requested_bytes": int, "peak_reserved_bytes": int, "reserved_over_allocated": float, "driver_calls": dict,
-    "handles_mapped_second_half": int, "driver_seconds": float, "host_ns_per_event": (float, int), "ooms": int,
+    "handles_mapped_second_half": int, "driver_seconds": float,
+    "background_driver_seconds": float, "host_ns_per_event": (float, int), "ooms": int,
     "verified_bytes": int, "wrong_bytes": int}
 FIT_FIELDS = {
     "trace": str, "allocator": str, "driver": str, "device": int, "events": int, "peak_allocated_bytes": int,

@@ -58,7 +58,9 @@ class Stage {
   Stage(const Mix& mix, Tally& tally)
       : mix_(mix), tally_(tally), device_(make_device(mix)), detector_(*device_), driver_(detector_, mix.planted) {
     for (std::uint32_t stream = 1; stream <= mix.threads.size(); ++stream) device_->streams().hold({0, stream});
-    allocator_ = std::move(Allocator::create(driver_, mix.options)).value();
+    Options options = mix.options;
+    options.background_worker = false;  // these look at every order of operations, not at that of threads
+    allocator_ = std::move(Allocator::create(driver_, options)).value();
   }
 
   void step(const Op& op) {

@@ -33,14 +33,21 @@ inline driver::ModelOptions small_model(std::uint64_t granules = 512) {
   return options;
 }
 
+// Who does the background worker's steps: the test where it asks for one, or a thread, which makes its outcome depend
+// on how threads run.
+enum class Worker { by_hand, thread };
+
 class Machine {
  public:
-  explicit Machine(const driver::ModelOptions& device = small_model(), const Options& options = {})
-      : Machine(std::make_unique<driver::ModelDriver>(device), options) {}
+  explicit Machine(const driver::ModelOptions& device = small_model(), const Options& options = {},
+                   Worker worker = Worker::by_hand)
+      : Machine(std::make_unique<driver::ModelDriver>(device), options, nullptr, worker) {}
 
   using Wrap = std::unique_ptr<driver::Driver>(driver::Driver& inner);
-  Machine(std::unique_ptr<driver::SimulatedDriver> device, const Options& options, Wrap* wrap = nullptr)
+  Machine(std::unique_ptr<driver::SimulatedDriver> device, const Options& options, Wrap* wrap = nullptr,
+          Worker worker = Worker::by_hand)
       : device_(std::move(device)), fault_(*device_), record_(fault_), options_(options) {
+    options_.background_worker = worker == Worker::thread;
     if (wrap != nullptr) wrapper_ = wrap(record_);
     restart();
   }

@@ -49,6 +49,7 @@ class Run {
   Outcome run(const Program& program) {
     for (const Op& op : program) {
       step(op);
+      if (conditions_.options.background_worker) (void)allocator_->background_step();
       ++outcome_.operations;
       if (outcome_.failure.empty() && outcome_.operations % 64 == 0) compare();
       if (!outcome_.failure.empty()) {
@@ -81,8 +82,11 @@ class Run {
     return std::move(driver::HostDriver::make(options)).value();
   }
 
+  // The background worker's steps come between operations, by hand: the same each time.
   void restart() {
-    allocator_ = std::move(Allocator::create(fault_, conditions_.options)).value();
+    Options options = conditions_.options;
+    options.background_worker = false;
+    allocator_ = std::move(Allocator::create(fault_, options)).value();
     (void)allocator_->add_release_callback([this](const OutOfMemoryReport&) { return spare_a_block(); });
   }
 
