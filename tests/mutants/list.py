@@ -33,6 +33,8 @@ POOL = "src/stitch/pool.cpp"
 DEVICE = "src/alloc/device_allocator.cpp"
 HOT = "src/alloc/hot_path.hpp"
 STITCH = "src/alloc/device_stitch.cpp"
+OF_STREAMS = "src/alloc/device_streams.cpp"
+PRIVATE_POOLS = "src/alloc/private_pools.cpp"
 LADDER = "src/alloc/device_ladder.cpp"
 TRIM = "src/alloc/device_trim.cpp"
 BOOKS = "src/driver/books.cpp"
@@ -97,8 +99,8 @@ MUTANTS = [
     mutant("the stream that a block was freed on is forgotten", DEVICE,
            "if (block.pool->stream() != freed_on && ", "if (false && ", INTERLEAVINGS, "*Model*FreedOnOtherStreams"),
     mutant("a deferred block comes back without its own stream's tick", LADDER,
-           "pool->give_back(passed->block, passed->tick);", "pool->give_back(passed->block, 0);", INTERLEAVINGS,
-           "*Model*"),
+           "pool->give_back(passed->block, passed->own.stream == pool->stream() ? passed->own.tick : 0);",
+           "pool->give_back(passed->block, 0);", INTERLEAVINGS, "*Model*"),
     mutant("deferred blocks come back when the first of their streams is done", LADDER,
            "return std::any_of(deferred.fences.begin(), deferred.fences.end(),",
            "return std::all_of(deferred.fences.begin(), deferred.fences.end(),", INTERLEAVINGS,
@@ -112,6 +114,14 @@ MUTANTS = [
            "*Model*FreedOnOtherStreams"),
     mutant("cached memory is released before its fence", TRIM, "    if (passed) found.push_back(", "    found.push_back(",
            INTERLEAVINGS, "*Model*WithoutStreamWaits"),
+
+    mutant("a forgotten stream's memory goes on before its work is complete", OF_STREAMS,
+           "  if (!fences_.passed({gone.index, UINT64_MAX})) return false;\n", "", RANDOM, "*ManyStreams"),
+    mutant("a released pool joins the cache before its fences", PRIVATE_POOLS,
+           "return std::all_of(pool.fences.begin(), pool.fences.end(),",
+           "return pool.fences.empty() || std::any_of(pool.fences.begin(), pool.fences.end(),", "alloc_test", "*Private*"),
+    mutant("a private pool takes memory of its own stream without a fence", "src/stitch/pool.hpp",
+           "return pinned_ ? kNoStream : stream_;", "return stream_;", "alloc_test", "*Private*"),
 
     # Undoing what failed.
     mutant("mappings of a failed stitch stay", STITCHER,
@@ -128,8 +138,9 @@ MUTANTS = [
            "memory_test", "*ShutDown*"),
     mutant("addresses stay reserved where their books find no host memory", STITCH,
            "    (void)mappings_.address_free(*segment).ok();\n    throw;", "    throw;", NEW, "*Model*"),
-    mutant("books of a stream that failed by half shift those after it", DEVICE, "  while (streams_.size() <= index) {",
-           "  if (streams_.size() == index) {", NEW, "*Model*CrossStream"),
+    mutant("the number of a stream whose books found no host memory is lost", OF_STREAMS,
+           "    fences_.reclaim(index, index < streams_.size() ? streams_[index]->tick : 0);\n    throw;", "    throw;", NEW,
+           "*Model*CrossStream"),
     mutant("a stitch sets nothing aside for its end", POOL, "  blocks_.reserve(kept + now);\n", "", "stitch_test", "Pool*"),
 
     # Counts.
@@ -149,7 +160,7 @@ MUTANTS = [
            "memory_test", "*PhyPool*"),
     mutant("a free run is not counted in its pool", POOL, "  free_bytes_ += block->bytes;\n", "", "stitch_test",
            "Pool*"),
-    mutant("a block freed with uses leaves its list of them behind", DEVICE, "      uses_.erase(block);\n", "",
+    mutant("a block freed with uses leaves its list of them behind", DEVICE, "  uses_.erase(found);\n", "",
            INTERLEAVINGS, "*Model*RecordedUses"),
 
     # Policy and bounds.

@@ -83,6 +83,10 @@ class Stage {
       case Op::Kind::limit:
         if (!allocator_->set_limit(op.amount).ok()) fail("the limit was refused");
         return;
+      case Op::Kind::forget:
+      case Op::Kind::begin_pool:
+      case Op::Kind::end_pool:
+      case Op::Kind::release_pool:
       case Op::Kind::fail:
       case Op::Kind::heal:
       case Op::Kind::spare:

@@ -8,8 +8,8 @@ namespace gmlake::test {
 namespace {
 
 const char* name_of(Op::Kind kind) {
-  constexpr std::array kNames = {"alloc", "free", "record", "work",  "advance",
-                                 "trim",  "fail", "heal",   "limit", "spare"};
+  constexpr std::array kNames = {"alloc", "free",  "record", "work",   "advance",    "trim",     "fail",
+                                 "heal",  "limit", "spare",  "forget", "begin_pool", "end_pool", "release_pool"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -63,6 +63,12 @@ Program generate_program(const Conditions& conditions, std::uint64_t seed, std::
       program.push_back({Op::Kind::limit, 0, bytes, 0});
     } else if (dice < 56 && dice >= 54) {
       program.push_back({Op::Kind::spare, 0, random.below(4), 0});
+    } else if (conditions.pools && dice < 49) {
+      program.push_back({Op::Kind::forget, 0, 0, stream()});
+    } else if (conditions.pools && dice < 54) {
+      constexpr std::array kPools = {Op::Kind::begin_pool, Op::Kind::end_pool, Op::Kind::end_pool,
+                                     Op::Kind::release_pool, Op::Kind::release_pool};
+      program.push_back({kPools[dice - 49], static_cast<std::uint32_t>(1 + random.below(3)), 0, stream()});
     } else if (conditions.faults && dice < 75) {
       program.push_back({Op::Kind::fail, 0, 1 + random.below(30), static_cast<std::uint32_t>(random.below(8))});
     } else if (conditions.faults && dice < 120) {

@@ -13,12 +13,27 @@
 namespace gmlake::test {
 
 struct Op {
-  enum class Kind : std::uint8_t { alloc, free, record, work, advance, trim, fail, heal, limit, spare };
+  enum class Kind : std::uint8_t {
+    alloc,
+    free,
+    record,
+    work,
+    advance,
+    trim,
+    fail,
+    heal,
+    limit,
+    spare,
+    forget,
+    begin_pool,
+    end_pool,
+    release_pool,
+  };
   Kind kind = Kind::alloc;
-  std::uint32_t block = 0;   // alloc, free, record, work
+  std::uint32_t block = 0;   // alloc, free, record, work. Of pools: the pool's number, from 1
   std::uint64_t amount = 0;  // alloc, limit: bytes. advance: operations. trim: bytes to keep. fail: which call, from 1.
                              // spare: how many blocks the out-of-memory callback may free
-  std::uint32_t stream = 0;  // alloc, free, record, advance. fail: the fault, as fault_of() reads it
+  std::uint32_t stream = 0;  // alloc, free, record, advance, forget, begin_pool. fail: the fault, by fault_of()
 };
 
 using Program = std::vector<Op>;
@@ -37,6 +52,7 @@ struct Conditions {
   std::uint32_t max_blocks = 64;                     // live at a time
   bool faults = false;                               // fail and heal operations too
   bool limits = true;                                // and changes of the limit
+  bool pools = true;                                 // and private pools, and streams that are forgotten
 };
 
 Program generate_program(const Conditions& conditions, std::uint64_t seed, std::size_t operations);

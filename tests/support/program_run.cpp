@@ -10,6 +10,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "driver/fault.hpp"
 #include "driver/host.hpp"
@@ -66,6 +67,13 @@ class Run {
     driver::Address address = 0;
     std::uint64_t bytes = 0;
     std::uint32_t stream = 0;
+    bool orphan = false;  // its stream was forgotten: nothing of the block's is enqueued on it any more
+  };
+  struct Pool {
+    std::uint64_t references = 0;
+    std::optional<std::uint32_t> chosen;  // the stream of its filter, where it has one
+    std::uint64_t begun = 0;              // the last begun has a stream that several choose
+    std::uint32_t life = 0;               // released and begun again, it is another pool
   };
 
   static std::unique_ptr<driver::SimulatedDriver> make_device(const Conditions& conditions) {
@@ -145,7 +153,8 @@ class Run {
     }
     if (!pointer) return refused(op, pointer.error());
     const Block block{std::bit_cast<std::uintptr_t>(*pointer), round_up(op.amount, 512), op.stream};
-    if (std::string why = reference_.allocated(block.address, block.bytes, {0, op.stream}); !why.empty()) {
+    if (std::string why = reference_.allocated(block.address, block.bytes, {0, op.stream}, pool_of(op.stream));
+        !why.empty()) {
       return fail("block " + std::to_string(op.block) + " " + why);
     }
     live_.emplace(op.block, block);
@@ -157,7 +166,7 @@ class Run {
   // Where nothing was made to fail, memory runs out only when live blocks leave too little.
   void refused(const Op& op, const Error& error) {
     if (error.code == ErrorCode::out_of_memory) ++outcome_.ooms;
-    if (tainted()) return;
+    if (tainted() || reference_.has_open_pools()) return;  // what is free in a pool is for nobody else
     const std::uint64_t granule = conditions_.granularity;
     const std::uint64_t piece = std::max<std::uint64_t>(conditions_.options.max_phy_block_bytes / granule, 1);
     const std::uint64_t wanted = (op.amount + granule - 1) / granule + piece;
@@ -178,12 +187,19 @@ class Run {
     const auto found = live_.find(op.block);
     if (found == live_.end()) return;
     const Block block = found->second;
-    const std::uint32_t stream = op.stream == ~0u ? block.stream : op.stream;
-    if (stream != block.stream) order_after(stream, block.stream);
-    work(op.block, block, stream, false);
-    if (std::string why = reference_.freed(block.address, {0, stream}); !why.empty()) fail(why);
+    std::optional<driver::Stream> freed_on;
+    if (!block.orphan) {
+      const std::uint32_t stream = op.stream == ~0u ? block.stream : op.stream;
+      if (stream != block.stream) order_after(stream, block.stream);
+      work(op.block, block, stream, false);
+      freed_on = driver::Stream{0, stream};
+    }
+    if (std::string why = reference_.freed(block.address, freed_on); !why.empty()) fail(why);
     const std::uint64_t waits = device_->streams().synchronizations();
-    const Status freed = allocator_->try_deallocate(std::bit_cast<void*>(block.address), handle_of(stream));
+    void* pointer = std::bit_cast<void*>(block.address);
+    const Status freed =
+        freed_on ? allocator_->try_deallocate(pointer, handle_of(static_cast<std::uint32_t>(freed_on->handle)))
+                 : allocator_->try_deallocate(pointer);
     if (device_->streams().synchronizations() != waits) fail("a free waited for the device");
     if (!freed.ok()) fail("a free was refused: " + describe(freed.error()));
     requested_ -= sizes_[op.block];
@@ -195,11 +211,62 @@ class Run {
     const auto found = live_.find(op.block);
     if (found == live_.end()) return;
     const Block& block = found->second;
+    if (block.orphan && op.stream == block.stream) return;
     if (op.stream != block.stream) order_after(op.stream, block.stream);
     work(op.block, block, op.stream, false);
     (void)reference_.recorded(block.address, {0, op.stream});
     const Status status = allocator_->try_record_stream(std::bit_cast<void*>(block.address), handle_of(op.stream));
     if (!status.ok()) fail("record_stream was refused: " + describe(status.error()));
+  }
+
+  void forget(std::uint32_t stream) {
+    const Status forgotten = allocator_->forget_stream(handle_of(stream));
+    if (!forgotten.ok()) {
+      if (!tainted()) fail("forget_stream failed: " + describe(forgotten.error()));
+      return;
+    }
+    reference_.forgotten({0, stream});
+    for (auto& [id, block] : live_) block.orphan = block.orphan || block.stream == stream;
+  }
+
+  // Which pool an allocation on that stream belongs to, as the program's filters have it; 0: none.
+  std::uint32_t pool_of(std::uint32_t stream) const {
+    std::uint32_t chosen = 0;
+    std::uint64_t begun = 0;
+    for (const auto& [number, pool] : pools_) {
+      if (pool.chosen != stream || pool.begun < begun) continue;
+      chosen = pool.life;
+      begun = pool.begun;
+    }
+    return chosen;
+  }
+
+  void change_pool(const Op& op) {
+    const PoolId id{op.block, 0};
+    Pool& pool = pools_[op.block];
+    Status changed;
+    if (op.kind == Op::Kind::begin_pool && !pool.chosen) {
+      changed =
+          allocator_->begin_pool(id, 0, [stream = op.stream](StreamHandle of) { return of == handle_of(stream); });
+      pool.chosen = op.stream;
+      pool.begun = ++pools_begun_;
+      if (++pool.references == 1) reference_.open_pool(pool.life = static_cast<std::uint32_t>(pools_begun_));
+    } else if (op.kind == Op::Kind::end_pool && pool.chosen) {
+      changed = allocator_->end_pool(id, 0);
+      pool.chosen.reset();
+    } else if (op.kind == Op::Kind::release_pool && !pool.chosen && pool.references > 0) {
+      changed = allocator_->release_pool(id, 0);
+      if (--pool.references == 0) reference_.close_pool(pool.life);
+    }
+    if (!changed.ok()) fail("a pool was refused: " + describe(changed.error()));
+    if (allocator_->pool_references(id, 0) != pool.references) fail("the references of a pool are counted wrong");
+  }
+
+  void close_pools() {
+    for (std::uint32_t number = 1; number <= pools_.size(); ++number) {
+      change_pool({Op::Kind::end_pool, number, 0, 0});
+      while (pools_[number].references > 0) change_pool({Op::Kind::release_pool, number, 0, 0});
+    }
   }
 
   // One below what is held takes nothing away, and lets nothing be added.
@@ -221,7 +288,7 @@ class Run {
         record(op);
         break;
       case Op::Kind::work:
-        if (const auto found = live_.find(op.block); found != live_.end()) {
+        if (const auto found = live_.find(op.block); found != live_.end() && !found->second.orphan) {
           work(op.block, found->second, found->second.stream, false);
         }
         break;
@@ -246,6 +313,14 @@ class Run {
       case Op::Kind::spare:
         spare_ = op.amount;
         break;
+      case Op::Kind::forget:
+        forget(op.stream);
+        break;
+      case Op::Kind::begin_pool:
+      case Op::Kind::end_pool:
+      case Op::Kind::release_pool:
+        change_pool(op);
+        break;
     }
     if (!reference_.broken().empty()) fail(reference_.broken());
     if (races_.race_count() != 0) fail("a race: " + describe(races_.races().front()));
@@ -269,6 +344,7 @@ class Run {
   void finish() {
     fault_.heal();
     set_limit(0);
+    close_pools();
     while (!live_.empty() && outcome_.failure.empty()) {
       step({Op::Kind::free, live_.begin()->first, 0, ~0u});
     }
@@ -298,6 +374,8 @@ class Run {
   std::unique_ptr<Allocator> allocator_;
   std::map<std::uint32_t, Block> live_;
   std::map<std::uint32_t, std::uint64_t> sizes_;
+  std::map<std::uint32_t, Pool> pools_{{1, {}}, {2, {}}, {3, {}}};
+  std::uint64_t pools_begun_ = 0;
   std::uint64_t requested_ = 0;
   std::uint64_t spare_ = 0;
   std::uint64_t limit_ = 0;

@@ -36,7 +36,7 @@ bool Reference::complete(std::uint64_t stream, std::uint64_t point) const {
 }
 
 // Why `stream` may not use these bytes now.
-std::string Reference::conflict(const Piece& piece, std::uint64_t stream) const {
+std::string Reference::conflict(const Piece& piece, std::uint64_t stream, std::uint32_t pool) const {
   const auto found = extents_.find(bits(piece.handle));
   if (found == extents_.end()) return {};
   auto extent = found->second.upper_bound(piece.begin);
@@ -44,6 +44,7 @@ std::string Reference::conflict(const Piece& piece, std::uint64_t stream) const 
   for (; extent != found->second.end() && extent->first < piece.end; ++extent) {
     if (extent->second.end <= piece.begin) continue;
     if (extent->second.live) return "shares physical memory with a live block";
+    if (extent->second.pool != pool && open_pools_.count(extent->second.pool) != 0) return "took memory out of a pool";
     for (const auto& [user, point] : extent->second.users) {
       if (user == stream || complete(user, point)) continue;
       const auto order = order_.find(stream);
@@ -78,13 +79,13 @@ void Reference::put(const Piece& piece, const Extent& extent) {
   extents.insert_or_assign(piece.begin, fresh);
 }
 
-std::string Reference::allocated(Address address, std::uint64_t bytes, Stream stream) {
+std::string Reference::allocated(Address address, std::uint64_t bytes, Stream stream, std::uint32_t pool) {
   if (address == 0 || address % 512 != 0) return "is not aligned to 512 B";
-  Live live{bytes, pieces_of(address, bytes), {stream.handle}};
+  Live live{bytes, pieces_of(address, bytes), {{stream.handle, 0}}, pool};
   std::uint64_t mapped = 0;
   for (const Piece& piece : live.pieces) {
     mapped += piece.end - piece.begin;
-    if (std::string why = conflict(piece, stream.handle); !why.empty()) return why;
+    if (std::string why = conflict(piece, stream.handle, pool); !why.empty()) return why;
   }
   if (mapped != bytes) return "is not mapped throughout";
   if (!device_.has_access(address, bytes, 0)) return "may not be touched throughout";
@@ -94,26 +95,38 @@ std::string Reference::allocated(Address address, std::uint64_t bytes, Stream st
       if (a.handle == b.handle && a.begin < b.end && b.begin < a.end) return "shows the same bytes twice";
     }
   }
-  for (const Piece& piece : live.pieces) put(piece, {piece.end, true, {}});
+  for (const Piece& piece : live.pieces) put(piece, {piece.end, true, {}, pool});
   live_bytes_ += bytes;
   live_.emplace(address, std::move(live));
   return {};
 }
 
 std::string Reference::recorded(Address address, Stream stream) {
-  std::vector<std::uint64_t>& streams = live_.at(address).streams;
-  if (std::find(streams.begin(), streams.end(), stream.handle) == streams.end()) streams.push_back(stream.handle);
+  std::vector<Use>& uses = live_.at(address).uses;
+  const auto same = [stream](const Use& use) { return use.stream == stream.handle && use.point == 0; };
+  if (std::none_of(uses.begin(), uses.end(), same)) uses.push_back({stream.handle, 0});
   return {};
 }
 
-std::string Reference::freed(Address address, Stream stream) {
-  (void)recorded(address, stream);
+void Reference::forgotten(Stream stream) {
+  for (auto& [address, live] : live_) {
+    for (Use& use : live.uses) {
+      if (use.stream == stream.handle && use.point == 0) use.point = enqueued_[stream.handle];
+    }
+  }
+}
+
+std::string Reference::freed(Address address, std::optional<Stream> stream) {
+  if (stream) (void)recorded(address, *stream);
   const auto found = live_.find(address);
   const Live& live = found->second;
   if (pieces_of(address, live.bytes) != live.pieces) return "was moved or unmapped while it was live";
   Clock users;
-  for (const std::uint64_t user : live.streams) users[user] = enqueued_[user];
-  for (const Piece& piece : live.pieces) put(piece, {piece.end, false, users});
+  for (const Use& use : live.uses) {
+    std::uint64_t& point = users[use.stream];
+    point = std::max(point, use.point != 0 ? use.point : enqueued_[use.stream]);
+  }
+  for (const Piece& piece : live.pieces) put(piece, {piece.end, false, users, live.pool});
   live_bytes_ -= live.bytes;
   live_.erase(found);
   return {};

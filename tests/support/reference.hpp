@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -20,9 +22,15 @@ class Reference final : public ForwardingDriver {
   explicit Reference(driver::SimulatedDriver& device) : ForwardingDriver(device), device_(device) {}
 
   // What the allocator did for its callers. Each gives what was wrong with that, nothing where it was legal.
-  std::string allocated(Address address, std::uint64_t bytes, Stream stream);
+  // `pool`: of a private pool, whose memory nobody else gets while it is open; 0: none.
+  std::string allocated(Address address, std::uint64_t bytes, Stream stream, std::uint32_t pool = 0);
   std::string recorded(Address address, Stream stream);
-  std::string freed(Address address, Stream stream);
+  std::string freed(Address address, std::optional<Stream> stream);
+  // What is enqueued on the stream from now on has nothing to do with the blocks that were used on it.
+  void forgotten(Stream stream);
+  void open_pool(std::uint32_t pool) { open_pools_.insert(pool); }
+  void close_pool(std::uint32_t pool) { open_pools_.erase(pool); }
+  bool has_open_pools() const { return !open_pools_.empty(); }
   // The first rule that a driver call broke.
   const std::string& broken() const { return broken_; }
 
@@ -52,11 +60,17 @@ class Reference final : public ForwardingDriver {
     std::uint64_t end = 0;
     bool live = false;
     Clock users;
+    std::uint32_t pool = 0;
+  };
+  struct Use {
+    std::uint64_t stream = 0;
+    std::uint64_t point = 0;  // up to where, once the stream was forgotten; 0: up to the free
   };
   struct Live {
     std::uint64_t bytes = 0;
     std::vector<Piece> pieces;
-    std::vector<std::uint64_t> streams;  // that use it
+    std::vector<Use> uses;
+    std::uint32_t pool = 0;
   };
   struct Mapped {
     std::uint64_t bytes = 0;
@@ -65,7 +79,7 @@ class Reference final : public ForwardingDriver {
 
   std::vector<Piece> pieces_of(Address address, std::uint64_t bytes) const;  // fewer bytes where some are not mapped
   bool complete(std::uint64_t stream, std::uint64_t point) const;
-  std::string conflict(const Piece& piece, std::uint64_t stream) const;
+  std::string conflict(const Piece& piece, std::uint64_t stream, std::uint32_t pool) const;
   void put(const Piece& piece, const Extent& extent);
 
   driver::SimulatedDriver& device_;
@@ -76,6 +90,7 @@ class Reference final : public ForwardingDriver {
   std::map<std::uint64_t, std::uint64_t> enqueued_;  // by stream: operations so far
   std::map<std::uint64_t, Clock> order_;             // by stream: what its next operation comes after
   std::unordered_map<std::uint64_t, Clock> events_;
+  std::set<std::uint32_t> open_pools_;
   std::string broken_;
 };
 
