@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct BackendOptions {
 struct Backend {
   std::unique_ptr<driver::Driver> driver;
   driver::StreamSimulator* streams = nullptr;
+  std::function<Result<driver::Stream>()> make_stream;  // a real one of device 0; empty where any handle will do
 };
 
 std::vector<std::string> driver_names();

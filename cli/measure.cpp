@@ -43,6 +43,13 @@ Measurement measure(const replay::Trace& trace, const replay::DeviceTrace& event
   options.progress = [&progress](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
 
   Backend backend = make_driver(arguments.driver, {.device_count = 1, .capacity_bytes = arguments.capacity_bytes});
+  if (backend.make_stream) {
+    for (std::size_t i = 0; i < events.streams.size(); ++i) {
+      const auto stream = backend.make_stream();
+      if (!stream) throw CommandError(arguments.driver + " driver: " + describe(stream.error()));
+      options.stream_handles.push_back(stream->handle);
+    }
+  }
   driver::RecordDriver record(*backend.driver);
   replay::TargetOptions target_options;
   target_options.capacity_bytes = arguments.capacity_bytes;

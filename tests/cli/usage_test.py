@@ -35,7 +35,7 @@ class Usage(ToolTest):
                 (["compare", small, "--allocators", "direct,jemalloc"], "jemalloc"),
                 (["replay", small, "--allocator", "jemalloc"], "jemalloc"),
                 (["compare", small, "--driver", "vulkan"], "vulkan"),
-                (["compare", small, "--driver", "cuda"], "no CUDA driver backend in this build"),
+                (["compare", small, "--driver", "cuda"], "cuda driver: "),
                 (["compare", small, "--set", "slack"], "KEY=VALUE"), (["compare", small, "--set", "=1"], "KEY=VALUE"),
                 (["compare", small, "--set", "slack=0", "--set", "slack=1"], "twice"),
                 (["compare", small, "--set", "colour=red"], "colour=red: unknown key"),
@@ -79,7 +79,7 @@ class Usage(ToolTest):
 class Info(ToolTest):
     def test_lists_drivers_and_what_is_missing(self):
         out = self.succeed("info").stdout
-        for text in ["model", "host", "granularity 2.00 MiB", "cuda   not usable: no CUDA driver backend in this build"]:
+        for text in ["model", "host", "granularity 2.00 MiB", "cuda   not usable: "]:
             self.assertIn(text, out)
 
     def test_gives_json(self):

@@ -36,6 +36,10 @@ class Backend {
 
   virtual SimulatedDriver* simulated() { return nullptr; }  // host and model: for what only simulations can say
 
+  // False: what cuda.h forbids is not tried, since the real driver does not always refuse it (seen on an H200: unmap
+  // of a part of a mapping succeeds, and a map that is refused over another may leave traces).
+  virtual bool refuses_misuse() { return true; }
+
   // Bytes behind an address of device 0, when everything enqueued is complete. False: there is no memory there.
   virtual bool write(Address, std::span<const std::byte>) { return false; }
   virtual bool read(Address, std::span<std::byte>) { return false; }

@@ -104,6 +104,7 @@ TEST_P(DriverConformance, StreamsOfDifferentDevicesAreDifferent) {
 }
 
 TEST_P(DriverConformance, RefusesEventsThatAreNone) {
+  if (!backend_->refuses_misuse()) GTEST_SKIP() << "undefined";
   const Event event = driver().event_create(0).value();
   ASSERT_THAT(driver().event_destroy(event), Succeeds());
   const Event next = driver().event_create(0).value();  // which may well take the place of the old one

@@ -16,8 +16,13 @@ TEST_P(DriverConformance, MapsAWholeHandleOnly) {
   for (const std::uint64_t prefix : {1u, 2u, 3u}) {
     expect_refused(ErrorCode::not_supported, Step::map, [&] { return map(address, prefix, handle); });
   }
-  expect_refused(ErrorCode::invalid_value, Step::map, [&] { return map(address, 5, handle); });
-  expect_refused(ErrorCode::invalid_value, Step::map, [&] { return map(address, 0, handle); });
+  if (backend_->refuses_misuse()) {
+    expect_refused(ErrorCode::invalid_value, Step::map, [&] { return map(address, 5, handle); });
+    expect_refused(ErrorCode::invalid_value, Step::map, [&] { return map(address, 0, handle); });
+  } else {  // the real driver refuses both, with one code or the other
+    EXPECT_FALSE(map(address, 5, handle).ok());
+    EXPECT_FALSE(map(address, 0, handle).ok());
+  }
   expect_refused(ErrorCode::invalid_value, Step::map, [&] { return driver().map(address, 4 * granule() - 1, handle); });
   EXPECT_THAT(map(address, 4, handle), Succeeds());
 }
@@ -32,6 +37,7 @@ TEST_P(DriverConformance, MapsAtMultiplesOfTheGranularity) {
 }
 
 TEST_P(DriverConformance, MapsInsideOneReservation) {
+  if (!backend_->refuses_misuse()) GTEST_SKIP() << "undefined";
   const Address address = reserve(4);
   const Handle handle = create(2);
   const auto refused = [&](Address at) {
@@ -47,6 +53,7 @@ TEST_P(DriverConformance, MapsInsideOneReservation) {
 }
 
 TEST_P(DriverConformance, MapsOverNothing) {
+  if (!backend_->refuses_misuse()) GTEST_SKIP() << "undefined";
   const Address address = reserve(8);
   const Handle first = create(3), second = create(2);
   ASSERT_THAT(map(address + 2 * granule(), 3, first), Succeeds());
@@ -58,6 +65,7 @@ TEST_P(DriverConformance, MapsOverNothing) {
 }
 
 TEST_P(DriverConformance, MapsOnlyHandlesThatAreHeld) {
+  if (!backend_->refuses_misuse()) GTEST_SKIP() << "undefined";
   const Address address = reserve(2);
   const Handle handle = create(1);
   ASSERT_THAT(map(address, 1, handle), Succeeds());
@@ -135,12 +143,15 @@ TEST_P(DriverConformance, UnmapsManyMappingsAtOnce) {
     handles.push_back(map_new(address + at * granule(), granules));
   }
   EXPECT_THAT(unmap(address, at), Succeeds());
-  expect_refused(ErrorCode::invalid_value, Step::unmap, [&] { return unmap(address, 1); });
+  if (backend_->refuses_misuse()) {
+    expect_refused(ErrorCode::invalid_value, Step::unmap, [&] { return unmap(address, 1); });
+  }
   for (const Handle handle : handles) EXPECT_THAT(driver().release(handle), Succeeds());
   EXPECT_THAT(driver().address_free(address, 2000 * granule()), Succeeds());
 }
 
 TEST_P(DriverConformance, UnmapsOnMappingBoundariesOnly) {
+  if (!backend_->refuses_misuse()) GTEST_SKIP() << "undefined";
   const Address address = reserve(12);
   map_new(address + 1 * granule(), 4);
   map_new(address + 5 * granule(), 2);
@@ -185,6 +196,7 @@ TEST_P(DriverConformance, ExchangesOneHandleInTheMiddleOfARange) {
 }
 
 TEST_P(DriverConformance, SetsAccessOfAFullyMappedRange) {
+  if (!backend_->refuses_misuse()) GTEST_SKIP() << "undefined";
   const Address address = reserve(12);
   for (const std::uint64_t at : {1u, 3u, 6u}) ASSERT_THAT(map(address + at * granule(), 2, create(2)), Succeeds());
   const auto refused = [&](std::uint64_t from, std::uint64_t granules) {

@@ -209,6 +209,7 @@ TEST_P(DriverConformance, ReleasesAHandleOnce) {
   EXPECT_LT(driver().memory_info(0).value().free_bytes, before);
   EXPECT_THAT(driver().release(handle), Succeeds());
   EXPECT_EQ(driver().memory_info(0).value().free_bytes, before);
+  if (!backend_->refuses_misuse()) return;
   const auto refused = [&](Handle bad) {
     expect_refused(ErrorCode::invalid_value, Step::release, [&] { return driver().release(bad); });
   };
