@@ -84,12 +84,12 @@ class Machine {
 
  private:
   driver::ModelDriver driver_{{.capacity_bytes = std::uint64_t{1} << 42}};
-  memory::Fences fences_{driver_, 0};
+  memory::Fences fences_{driver_};
   memory::PhyPool phy_{driver_, {}, kShift};
   memory::MappingTable table_{driver_, phy_, kShift, {0}};
   Planner planner_{phy_, fences_};
   Stitcher stitcher_{table_, phy_, fences_};
-  std::uint64_t tick_ = fences_.intern({0, 0});
+  std::uint64_t tick_ = fences_.open({0, 0});
 };
 
 struct Line {
