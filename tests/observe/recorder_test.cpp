@@ -22,7 +22,9 @@ replay::ReplayReport replayed(const std::string& path, std::uint64_t granules) {
   if (!trace.ok() || trace->devices.size() != 1) return {};
   driver::ModelDriver model(small_model(granules));
   driver::RecordDriver record(model);
-  auto target = replay::make_target("gmlake", record, {});
+  replay::TargetOptions options;  // no steps between events: the machine that was recorded took none
+  options.settings["background_worker"] = "false";
+  auto target = replay::make_target("gmlake", record, options);
   EXPECT_TRUE(target.ok());
   const auto report = replay::replay(trace->devices.front(), **target, record, &model.streams(), {});
   EXPECT_TRUE(report.ok());

@@ -30,7 +30,9 @@ TEST(PickleSnapshot, IsReadBackWithItsEvents) {
       << "what was mapped and unmapped adds up";
   driver::ModelDriver model(small_model(4096));
   driver::RecordDriver record(model);
-  auto target = replay::make_target("gmlake", record, {});
+  replay::TargetOptions options;  // no steps between events: the machine that was recorded took none
+  options.settings["background_worker"] = "false";
+  auto target = replay::make_target("gmlake", record, options);
   const auto report = replay::replay(trace->devices[0], **target, record, &model.streams(), {});
   ASSERT_TRUE(report.ok());
   EXPECT_EQ(report->peak_requested_bytes, stats.all.requested_bytes.peak);
