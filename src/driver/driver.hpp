@@ -82,8 +82,8 @@ enum class CaptureState : std::uint8_t { none, active, invalidated, implicit };
 
 // What a thread may do while a stream is captured, as CUstreamCaptureMode. In `global`, where every thread starts, it
 // may neither query nor wait for an event while another thread captures in that mode, nor during a capture of its own
-// unless that is relaxed; in `thread_local_` only the latter; in `relaxed` it may do both at any time.
-enum class CaptureMode : std::uint8_t { global, thread_local_, relaxed };
+// unless that is relaxed; in `per_thread` only the latter; in `relaxed` it may do both at any time.
+enum class CaptureMode : std::uint8_t { global, per_thread, relaxed };
 
 class Driver {
  public:

@@ -81,8 +81,7 @@ TEST_F(Captures, ServeRequestsOfTheCapturedStreamWithNoEventCall) {
 }
 
 TEST_F(ScarceCaptures, LookAtOtherStreamsWithoutBreakingTheCapture) {
-  for (const auto mode :
-       {driver::CaptureMode::global, driver::CaptureMode::thread_local_, driver::CaptureMode::relaxed}) {
+  for (const auto mode : {driver::CaptureMode::global, driver::CaptureMode::per_thread, driver::CaptureMode::relaxed}) {
     void* pointer = machine_.allocate(30 * kGranule, kOther);
     use(pointer, 30 * kGranule, kOther);
     begin_capture(mode);

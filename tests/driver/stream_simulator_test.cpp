@@ -224,11 +224,11 @@ TEST_F(StreamSimulatorTest, AsksTheModeOfTheThreadAndOfTheCaptureBeforeItRefuses
     bool own, other;
   };
   for (const Case& c : {Case{CaptureMode::global, CaptureMode::global, false, false},
-                        Case{CaptureMode::global, CaptureMode::thread_local_, false, true},
+                        Case{CaptureMode::global, CaptureMode::per_thread, false, true},
                         Case{CaptureMode::global, CaptureMode::relaxed, true, true},
-                        Case{CaptureMode::thread_local_, CaptureMode::global, false, true},
-                        Case{CaptureMode::thread_local_, CaptureMode::thread_local_, false, true},
-                        Case{CaptureMode::thread_local_, CaptureMode::relaxed, true, true},
+                        Case{CaptureMode::per_thread, CaptureMode::global, false, true},
+                        Case{CaptureMode::per_thread, CaptureMode::per_thread, false, true},
+                        Case{CaptureMode::per_thread, CaptureMode::relaxed, true, true},
                         Case{CaptureMode::relaxed, CaptureMode::global, true, true}}) {
     const auto allowed = [&] {
       streams_.set_capture(kSecond, CaptureState::active, c.capture);
