@@ -17,7 +17,7 @@ struct PoolId {
   std::uint64_t first = 0;
   std::uint64_t second = 0;
 
-  friend auto operator<=>(const PoolId&, const PoolId&) = default;
+  friend auto operator<=>(const PoolId&, const PoolId&) = default;  // NOLINT(modernize-use-nullptr): of its zero
 };
 
 // Which allocations belong to a pool: asked, on the allocating thread, for the stream of each. It may call the driver,

@@ -15,7 +15,6 @@ using stitch::Block;
 using stitch::kAlignment;
 using stitch::kSmallLimit;
 using stitch::Pool;
-using stitch::SizeClass;
 using stitch::State;
 
 namespace {

@@ -2,9 +2,8 @@
 // nobody who is late holds up an allocation. Not thread-safe: the device's `state` lock covers it.
 #pragma once
 
-#include <time.h>
-
 #include <algorithm>
+#include <ctime>
 #include <utility>
 #include <vector>
 
