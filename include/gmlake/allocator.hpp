@@ -46,11 +46,13 @@ class AllocationError : public std::runtime_error {
 
 class Allocator {
  public:
-  // On ordinary memory of the host, where streams keep up with their callers: the one driver of this build that holds
-  // memory. Errors: not_supported, shut_down (the process exits).
+  // On the driver that the options name: the GPUs of this machine where they say nothing. What a GPU needs is found at
+  // run time. Errors: no_driver (cuda, and there is none or no GPU), not_supported (a driver that is older than CUDA
+  // 12.0), invalid_option, shut_down (the process exits).
   static Result<std::unique_ptr<Allocator>> create(const Options& options = {});
   // On a driver of the caller's, which must outlive the allocator: for the project's own tools and tests, since the
-  // driver's header is not installed. Errors: invalid_option (a value outside its range), shut_down, and the driver's.
+  // driver's header is not installed; Options::driver counts for nothing. Errors: invalid_option (a value outside its
+  // range), shut_down, and the driver's.
   static Result<std::unique_ptr<Allocator>> create(driver::Driver& driver, const Options& options = {});
 
   // Unmaps and releases everything, live blocks included: call it when all work on the memory is complete.
@@ -164,7 +166,8 @@ class Allocator {
 };
 
 // The process-wide allocator, made at first use with the options of GMLAKE_CONF and never destroyed, so that frees at
-// exit are safe. Throws AllocationError where none can be made. In the child of a fork it is the parent's, of no use
+// exit are safe. Throws AllocationError where none can be made, as where there is no GPU and GMLAKE_CONF does not say
+// "driver:host". In the child of a fork it is the parent's, of no use
 // there, or one of the child's own where the parent had not made it yet.
 Allocator& default_allocator();
 

@@ -82,12 +82,13 @@ GMLAKE_C_API const char* gmlake_status_text(gmlake_status status);
  * no call has failed. Stays until the thread's next call that fails. Never NULL. */
 GMLAKE_C_API const char* gmlake_last_error(void);
 
-/* An allocator for the devices of this machine. `options` is "key:value,key:value", as in GMLAKE_CONF; NULL or empty
- * for the defaults. A setting that is refused is GMLAKE_INVALID_OPTION, and there is no allocator. */
+/* An allocator for the GPUs of this machine. `options` is "key:value,key:value", as in GMLAKE_CONF; NULL or empty for
+ * the defaults. A setting that is refused is GMLAKE_INVALID_OPTION, and there is no allocator. Where there is no GPU it
+ * is GMLAKE_NO_DRIVER, unless the options say "driver:host". */
 GMLAKE_C_API gmlake_status gmlake_allocator_create(const char* options, gmlake_allocator** allocator);
-/* The same on a driver by name, for tests of programs on machines without a GPU: "host" is ordinary memory of this
- * process; "model" keeps books alone, and what it hands out are addresses with nothing behind them. Any other name is
- * GMLAKE_NOT_SUPPORTED. */
+/* The same with the option `driver` by itself: "cuda", or for tests of programs on machines without a GPU "host",
+ * ordinary memory of this process, and "model", books alone, which hands out addresses with nothing behind them. Any
+ * other name is GMLAKE_NOT_SUPPORTED. */
 GMLAKE_C_API gmlake_status gmlake_allocator_create_on(const char* driver, const char* options,
                                                       gmlake_allocator** allocator);
 /* The one allocator of the process, made at first use with the options of the environment variable GMLAKE_CONF. It is

@@ -10,7 +10,12 @@
 
 namespace gmlake {
 
+// What an allocator that opens its driver itself works on: the GPUs of this machine; ordinary memory of this process,
+// for tests where there is no GPU; or books alone, whose addresses have nothing behind them.
+enum class DriverKind : std::uint8_t { cuda, host, model };
+
 struct Options {
+  DriverKind driver = DriverKind::cuda;
   std::uint64_t limit_bytes = 0;  // most physical memory to hold on a device; 0: limit_fraction decides
   double limit_fraction = 1.0;    // the same, as a share of the device's memory
   double slack = 0.004;           // growing by this share of the peak of live memory is preferred to moving

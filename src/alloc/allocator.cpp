@@ -6,10 +6,10 @@
 #include <cstdio>
 #include <optional>
 
-#include "alloc/default_driver.hpp"
 #include "alloc/device_allocator.hpp"
 #include "alloc/hot_path.hpp"
 #include "alloc/oom_callbacks.hpp"
+#include "alloc/open_driver.hpp"
 #include "base/check.hpp"
 #include "base/mutex.hpp"
 #include "base/process.hpp"
@@ -217,7 +217,7 @@ Allocator::~Allocator() {
 
 Result<std::unique_ptr<Allocator>> Allocator::create(const Options& options) {
   if (process::exiting()) return Error{ErrorCode::shut_down};  // before the driver is touched
-  Result<std::unique_ptr<driver::Driver>> driver = alloc::open_default_driver();
+  Result<std::unique_ptr<driver::Driver>> driver = alloc::open_driver(options.driver);
   if (!driver) return driver.error();
   Result<std::unique_ptr<Allocator>> made = create(**driver, options);
   if (made) (*made)->state_->owned = std::move(*driver);

@@ -4,6 +4,7 @@
 #include <bit>
 #include <charconv>
 #include <cstdlib>
+#include <utility>
 
 #include "gmlake/bytes.hpp"
 
@@ -39,6 +40,25 @@ bool read_bool(std::string_view text, bool& out) {
   return true;
 }
 
+constexpr std::array kDrivers = {std::pair{DriverKind::cuda, "cuda"}, std::pair{DriverKind::host, "host"},
+                                 std::pair{DriverKind::model, "model"}};
+
+bool read_driver(std::string_view text, DriverKind& out) {
+  for (const auto& [kind, name] : kDrivers) {
+    if (text != name) continue;
+    out = kind;
+    return true;
+  }
+  return false;
+}
+
+std::string driver_text(DriverKind driver) {
+  for (const auto& [kind, name] : kDrivers) {
+    if (kind == driver) return name;
+  }
+  return {};
+}
+
 bool read_size(std::string_view text, std::uint64_t& out) {
   const auto bytes = parse_bytes(text);
   if (bytes) out = *bytes;
@@ -68,6 +88,11 @@ struct Key {
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
 constexpr std::array kKeys = {
+    Key{{"driver", "cuda, host or model",
+         "What an allocator works on that opens its driver itself: the GPUs of this machine; ordinary memory, or books "
+         "alone, for tests where there is no GPU."},
+        [](std::string_view v, Options& o) { return read_driver(v, o.driver); },
+        [](const Options& o) { return driver_text(o.driver); }},
     Key{{"limit", "a size, such as 24GiB; 0: no limit of its own", "The most physical memory to hold on each device."},
         [](std::string_view v, Options& o) { return read_size(v, o.limit_bytes); },
         [](const Options& o) { return std::to_string(o.limit_bytes); }},

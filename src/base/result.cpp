@@ -98,7 +98,8 @@ std::string describe(const Error& error) {
   char text[160];
   std::snprintf(text, sizeof text, "%s%s%s (%" PRIu64 ")", to_string(error.step), error.step == Step::none ? "" : ": ",
                 to_string(error.code), error.value);
-  return text;
+  if (error.code != ErrorCode::no_driver) return text;
+  return text + std::string("; on a machine without a GPU, the option driver:host works on ordinary memory");
 }
 
 namespace detail {

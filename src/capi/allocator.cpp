@@ -1,7 +1,6 @@
 // The C interface of Allocator. Each function finds its object, looks at its pointers, and says what the library said.
 #include <atomic>
 
-#include "alloc/default_driver.hpp"
 #include "capi/objects.hpp"
 
 using namespace gmlake;        // NOLINT: the functions of this file are outside every namespace
@@ -16,14 +15,11 @@ gmlake_status make_allocator(const char* function, const char* driver, const cha
     return fail(GMLAKE_INVALID_OPTION, function, refused.message);
   }
   if (process::exiting()) return fail(Error{ErrorCode::shut_down}, function);  // before the driver is touched
-  auto object = std::make_shared<AllocatorObject>();
-  if (driver != nullptr) {
-    Result<std::unique_ptr<driver::Driver>> opened = alloc::open_driver(driver);
-    if (!opened) return fail(opened.error(), function);
-    object->driver = std::move(*opened);
+  if (driver != nullptr && !apply_option(parsed, "driver", driver).ok()) {
+    return fail(Error{ErrorCode::not_supported, Step::properties}, function);
   }
-  Result<std::unique_ptr<Allocator>> made =
-      driver == nullptr ? Allocator::create(parsed) : Allocator::create(*object->driver, parsed);
+  auto object = std::make_shared<AllocatorObject>();
+  Result<std::unique_ptr<Allocator>> made = Allocator::create(parsed);
   if (!made) return fail(made.error(), function);
   object->owned = std::move(*made);
   object->allocator = object->owned.get();

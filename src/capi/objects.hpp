@@ -10,7 +10,6 @@
 #include "base/process.hpp"
 #include "capi/handles.hpp"
 #include "capi/status.hpp"
-#include "driver/driver.hpp"
 #include "gmlake/allocator.hpp"
 #include "gmlake/vir_block.hpp"
 
@@ -22,8 +21,7 @@ struct AllocatorObject {
 
   std::shared_ptr<AllocatorObject> self;  // until the handle is destroyed; each vir_block has a share of its own
   process::Origin origin;
-  std::unique_ptr<driver::Driver> driver;  // where it was asked for by name; destroyed after `owned`
-  std::unique_ptr<Allocator> owned;        // null: the default allocator
+  std::unique_ptr<Allocator> owned;  // null: the default allocator
   Allocator* allocator = nullptr;
 };
 

@@ -21,6 +21,7 @@ struct Values {
 };
 
 const std::vector<Values> kValues = {
+    {"driver", {"cuda", "host", "model"}, {"", "gpu", "CUDA", "host model"}},
     {"limit", {"0", "1", "24GiB", "512 MiB", "1.5g"}, {"", "-1", "lots", "24 GiBs", "99999999999TiB"}},
     {"per_process_memory_fraction", {"0", "0.5", "1"}, {"", "-0.1", "1.1", "nan", "inf", "half", "0.5x"}},
     {"slack", {"0", "0.004", "1"}, {"", "-1", "2", "nan", "a lot"}},
@@ -113,12 +114,14 @@ TEST(Options, HoldAgainstTextThatIsNoSetting) {
 }
 
 TEST(Options, ComeFromTheEnvironment) {
+  const char* set = getenv("GMLAKE_CONF");
+  const std::string before = set == nullptr ? "" : set;
   Options options;
   unsetenv("GMLAKE_CONF");
   EXPECT_TRUE(options_from_environment(options).ok());
   setenv("GMLAKE_CONF", "limit:2MiB,slack:9", 1);
   const OptionsError error = options_from_environment(options);
-  unsetenv("GMLAKE_CONF");
+  setenv("GMLAKE_CONF", before.c_str(), 1);
   EXPECT_THAT(error.message, HasSubstr("slack"));
   EXPECT_EQ(options.limit_bytes, std::uint64_t{2} << 20);
 }

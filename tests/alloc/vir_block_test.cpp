@@ -1,16 +1,18 @@
 // VirBlock: one address over whatever PhyBlocks are free.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <vector>
 
+#include "support/host_default.hpp"
 #include "support/machine.hpp"
 
 namespace gmlake::test {
 namespace {
 
-// The example of gmlake.hpp, on a machine with or without a GPU.
+// The example of gmlake.hpp.
 TEST(VirBlock, WorksAsItsHeaderShows) {
   using namespace gmlake::literals;
   auto block = gmlake::create_vir_block(1024_MiB);
@@ -83,7 +85,6 @@ TEST(VirBlock, IsRefusedWithTheErrorOfItsAllocation) {
   EXPECT_THROW(create_vir_block(1, here), OutOfMemoryError);
 }
 
-// On a machine with no GPU the default allocator hands out memory of the host.
 TEST(DefaultAllocator, IsOneAndItsMemoryCanBeUsed) {
   Allocator& allocator = default_allocator();
   EXPECT_EQ(&allocator, &default_allocator());
@@ -93,6 +94,24 @@ TEST(DefaultAllocator, IsOneAndItsMemoryCanBeUsed) {
   std::memset(pointer, 7, 1 << 20);
   EXPECT_EQ(static_cast<const char*>(pointer)[(1 << 20) - 1], 7);
   allocator.deallocate(pointer);
+}
+
+// On a machine with a GPU, memory of that; without one, an error that says what to set.
+TEST(DefaultDriver, IsTheGpuOrSaysWhatElseThereIs) {
+  const Result<std::unique_ptr<Allocator>> made = Allocator::create();
+  if (made) {
+    EXPECT_GE((*made)->device_count(), 1);
+    return;
+  }
+  EXPECT_THAT(made.error().code, testing::AnyOf(ErrorCode::no_driver, ErrorCode::not_supported));
+  EXPECT_THAT(describe(Error{ErrorCode::no_driver, Step::properties}), testing::HasSubstr("driver:host"));
+}
+
+TEST(DefaultDriver, IsTheOneThatTheOptionsName) {
+  const std::unique_ptr<Allocator> model = Allocator::create({.driver = DriverKind::model}).value();
+  EXPECT_GT(model->limit().value(), std::uint64_t{100} << 30);  // books of an H200
+  const std::unique_ptr<Allocator> host = Allocator::create({.driver = DriverKind::host}).value();
+  *static_cast<int*>(host->allocate(4)) = 7;
 }
 
 void* left_to_exit = nullptr;
@@ -113,7 +132,7 @@ TEST(DefaultAllocator, ReadsItsOptionsFromTheEnvironment) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // a process of its own, where it was not made yet
   EXPECT_EXIT(
       {
-        setenv("GMLAKE_CONF", "limit:64MiB", 1);
+        setenv("GMLAKE_CONF", "driver:host,limit:64MiB", 1);
         const bool within = default_allocator().try_allocate(32 << 20).ok();
         const auto beyond = default_allocator().try_allocate(64 << 20);
         std::_Exit(within && !beyond.ok() && beyond.error().code == ErrorCode::out_of_memory ? 0 : 1);

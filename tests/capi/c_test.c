@@ -1,7 +1,9 @@
 /* The C interface as a C program uses it: compiled as C11, linked with the shared library alone. */
+#define _POSIX_C_SOURCE 200112L  /* setenv */
 #include <gmlake/gmlake.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int failures = 0;
@@ -65,7 +67,7 @@ int main(void) {
   EXPECT(gmlake_last_error()[0] == '\0');
 
   gmlake_allocator* allocator = NULL;
-  EXPECT(gmlake_allocator_create("limit:1GiB", &allocator) == GMLAKE_OK);
+  EXPECT(gmlake_allocator_create("limit:1GiB,driver:host", &allocator) == GMLAKE_OK);
   int devices = 0;
   EXPECT(gmlake_device_count(allocator, &devices) == GMLAKE_OK && devices >= 1);
   use_memory(allocator);
@@ -75,6 +77,7 @@ int main(void) {
   EXPECT(gmlake_allocator_destroy(allocator) == GMLAKE_OK);
   EXPECT(gmlake_allocator_destroy(allocator) == GMLAKE_INVALID_VALUE);
 
+  EXPECT(setenv("GMLAKE_CONF", "driver:host", 1) == 0);
   gmlake_allocator* shared = NULL;
   gmlake_allocator* again = NULL;
   EXPECT(gmlake_allocator_default(&shared) == GMLAKE_OK);

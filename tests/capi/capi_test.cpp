@@ -10,6 +10,7 @@
 #include "gmlake/gmlake.h"
 #include "gmlake/gmlake.hpp"
 #include "process/child.hpp"
+#include "support/host_default.hpp"
 
 namespace gmlake::test {
 namespace {

@@ -7,6 +7,7 @@ add_subdirectory  build the consumer with the sources as a subdirectory
 headers           compile every installed header by itself, against the installed prefix alone
 """
 import argparse
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import tempfile
 
 def run(*command):
     print("+", *command, flush=True)
-    subprocess.run([str(part) for part in command], check=True)
+    environment = {**os.environ, "GMLAKE_CONF": "driver:host"}  # for the consumers, where there is no GPU
+    subprocess.run([str(part) for part in command], check=True, env=environment)
 
 
 def install(options, prefix):

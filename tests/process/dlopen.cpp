@@ -11,6 +11,7 @@
 
 #include "gmlake/gmlake.h"
 #include "process/child.hpp"
+#include "support/host_default.hpp"
 
 namespace {
 

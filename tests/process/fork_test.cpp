@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "process/child.hpp"
+#include "support/host_default.hpp"
 #include "support/machine.hpp"
 
 namespace gmlake::test {
@@ -80,7 +81,7 @@ TEST(Fork, IsToldToTheChildByEveryCallAndTheParentDoesNotNotice) {
 
 // On real memory: the child has none of it, and its destructors leave the pages alone.
 TEST(Fork, LeavesTheBytesToTheParent) {
-  std::unique_ptr<Allocator> allocator = Allocator::create().value();
+  std::unique_ptr<Allocator> allocator = Allocator::create({.driver = DriverKind::host}).value();
   constexpr std::size_t kWords = (8 << 20) / sizeof(std::uint64_t);
   auto* words = static_cast<std::uint64_t*>(allocator->allocate(kWords * sizeof(std::uint64_t)));
   for (std::size_t i = 0; i < kWords; ++i) words[i] = i;
@@ -126,11 +127,11 @@ TEST(Fork, OfAForkKnowsNeitherOfTheTwoAbove) {
 }
 
 TEST(Fork, LetsTheChildMakeAnAllocatorOfItsOwn) {
-  std::unique_ptr<Allocator> parents = Allocator::create().value();
+  std::unique_ptr<Allocator> parents = Allocator::create({.driver = DriverKind::host}).value();
   auto* word = static_cast<std::uint64_t*>(parents->allocate(2 << 20));
   *word = 41;
   EXPECT_EQ(in_child([] {
-              const Result<std::unique_ptr<Allocator>> own = Allocator::create();
+              const Result<std::unique_ptr<Allocator>> own = Allocator::create({.driver = DriverKind::host});
               if (!own) return 1;
               for (int round = 0; round < 3; ++round) {
                 auto* mine = static_cast<std::uint64_t*>((*own)->allocate(2 << 20));

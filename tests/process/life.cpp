@@ -14,6 +14,7 @@
 #include "driver/record.hpp"
 #include "gmlake/gmlake.hpp"
 #include "process/child.hpp"
+#include "support/host_default.hpp"
 
 namespace gmlake::test {
 namespace {
@@ -73,7 +74,7 @@ void want_shut(Allocator& allocator, void* live) {
   allocator.deallocate(live);
   WANT(allocator.stats().all.allocation.current == 1);  // what was done can still be told
   WANT(allocator.size_of(live) != 0);
-  WANT(shut_down(Allocator::create()));
+  WANT(shut_down(Allocator::create({.driver = DriverKind::host})));
   referee.see();
 }
 
