@@ -1,0 +1,149 @@
+// The allocator on a GPU: its memory under kernels, copies and graphs, and its limit.
+#include <utility>
+#include <vector>
+
+#include "gpu/rig.hpp"
+
+namespace gmlake::test {
+namespace {
+
+// A block over PhyBlocks that lay free in pieces between live ones: `live` keeps these.
+void* make_stitched(Allocator& allocator, std::size_t bytes, std::vector<void*>& live) {
+  std::vector<void*> freed;
+  for (std::size_t made = 0; made < bytes; made += 4 * kMiB) {
+    freed.push_back(allocator.allocate(4 * kMiB));
+    live.push_back(allocator.allocate(4 * kMiB));
+  }
+  for (void* block : freed) allocator.deallocate(block);
+  return allocator.allocate(bytes);
+}
+
+TEST_F(OnGpu, GivesMemoryThatKernelsCanUseAndTakesItBack) {
+  const std::uint64_t free_before = gpu_->free_bytes();
+  void* block = allocator_->allocate(256 * kMiB);
+  gpu_->fill(block, 256 * kMiB, 1, nullptr);
+  gpu_->check(block, 256 * kMiB, 1, nullptr);
+  EXPECT_EQ(gpu_->wrong_words(), 0u);
+  gpu_->check(block, 8 * kMiB, 2, nullptr);
+  EXPECT_EQ(gpu_->wrong_words(), kMiB) << "a pattern that is another's is noticed";
+  EXPECT_LE(gpu_->free_bytes(), free_before - 256 * kMiB);
+  allocator_->deallocate(block);
+  EXPECT_TRUE(allocator_->trim().ok());
+  EXPECT_EQ(stats().all.reserved_bytes.current, 0u);
+  EXPECT_GE(gpu_->free_bytes() + 8 * kMiB, free_before);
+}
+
+TEST_F(OnGpu, StitchesWhatLiesInPieces) {
+  make({.slack = 0});
+  std::vector<void*> live;
+  const DeviceStats before = stats();
+  void* block = make_stitched(*allocator_, 64 * kMiB, live);
+  const DeviceStats after = stats();
+  EXPECT_GE(after.moved_bytes - before.moved_bytes, 56 * kMiB);
+  EXPECT_GT(allocator_->phy_blocks(block).size(), 1u);
+  gpu_->fill(block, 64 * kMiB, 9, nullptr);
+  gpu_->check(block, 64 * kMiB, 9, nullptr);
+  for (void* other : live) allocator_->deallocate(other);
+  allocator_->deallocate(block);
+}
+
+TEST_F(OnGpu, CopiesGoOverStitchedRangesInEveryDirection) {
+  make({.slack = 0});
+  constexpr std::size_t kBytes = 64 * kMiB;
+  std::vector<void*> live;
+  auto* stitched = static_cast<char*>(make_stitched(*allocator_, kBytes, live));
+  auto* other = static_cast<char*>(make_stitched(*allocator_, kBytes, live));
+  auto* flat = static_cast<char*>(gpu_->allocate(kBytes));
+  auto* pinned = static_cast<char*>(gpu_->allocate_pinned(kBytes));
+  std::vector<char> pageable(kBytes);
+  ASSERT_NE(flat, nullptr);
+  const Gpu::Stream stream = gpu_->make_stream();
+  // Across the joints, at no boundary of any kind: from 8 bytes in to 8 bytes before the end.
+  const auto copy = [&](char* to, char* from) { gpu_->copy(to + 8, from + 8, kBytes - 16, stream); };
+  std::uint64_t seed = 100;
+  for (char* source : {flat, pinned, pageable.data(), other}) {
+    ++seed;
+    gpu_->fill(stitched, kBytes, seed, stream);
+    copy(source, stitched);
+    gpu_->set(stitched, 0xFFFFFFFF, kBytes, stream);
+    copy(stitched, source);
+    gpu_->synchronize(stream);
+    std::vector<std::uint64_t> words(kBytes / 8);
+    gpu_->copy(words.data(), stitched, kBytes, stream);
+    gpu_->synchronize(stream);
+    EXPECT_EQ(words.front(), ~std::uint64_t{0});
+    EXPECT_EQ(words.back(), ~std::uint64_t{0});
+    std::uint64_t wrong = 0;
+    for (std::size_t i = 1; i + 1 < words.size(); ++i) wrong += words[i] != Gpu::pattern(seed, i);
+    EXPECT_EQ(wrong, 0u);
+  }
+  gpu_->free(flat);
+  gpu_->free_pinned(pinned);
+  for (void* block : live) allocator_->deallocate(block);
+  allocator_->deallocate(stitched);
+  allocator_->deallocate(other);
+}
+
+TEST_F(OnGpu, KeepsItsLimitAndSaysWhatWouldHelp) {
+  make({.limit_bytes = kGiB});
+  void* most = allocator_->allocate(900 * kMiB);
+  try {
+    allocator_->allocate(200 * kMiB);
+    ADD_FAILURE() << "past the limit";
+  } catch (const OutOfMemoryError& error) {
+    EXPECT_EQ(error.report().remedy, Remedy::raise_limit) << error.what();
+  }
+  allocator_->deallocate(most);
+  allocator_->deallocate(allocator_->allocate(200 * kMiB));
+}
+
+// A graph's memory comes from a private pool: replayed while other memory is stitched all around it, it finds its own.
+TEST_F(OnGpu, GraphsKeepTheirMemoryUnderCaptureAndReplay) {
+  make({.limit_bytes = kGiB, .slack = 0});
+  const Gpu::Stream stream = gpu_->make_stream();
+  const PoolId id{7, 0};
+  const std::vector<std::size_t> sizes = {24 * kMiB, 6 * kMiB, 512, 48 * kMiB};
+  for (int mode = 0; mode < 3; ++mode) {  // global, thread-local, relaxed
+    std::vector<void*> outside;
+    for (int i = 0; i < 40; ++i) outside.push_back(allocator_->allocate(8 * kMiB, 0, stream));
+    for (int i = 0; i < 40; i += 2) allocator_->deallocate(std::exchange(outside[i], nullptr));
+    ASSERT_TRUE(allocator_->begin_pool(id, 0, [stream](StreamHandle asked) { return asked == stream; }).ok());
+    void* kept = nullptr;
+    const Gpu::Graph graph = gpu_->capture(
+        stream,
+        [&] {
+          kept = allocator_->allocate(20 * kMiB, 0, stream);
+          for (std::size_t i = 0; i < sizes.size(); ++i) {
+            void* block = allocator_->allocate(sizes[i], 0, stream);
+            gpu_->fill(block, sizes[i], 200 + i, stream);
+            gpu_->check(block, sizes[i], 200 + i, stream);
+            allocator_->deallocate(block, stream);
+          }
+          gpu_->fill(kept, 20 * kMiB, 300, stream);
+        },
+        mode);
+    ASSERT_TRUE(allocator_->end_pool(id, 0).ok());
+    for (int replay = 0; replay < 20; ++replay) {
+      std::vector<void*> around;
+      for (int i = 0; i < 6; ++i) {
+        around.push_back(allocator_->allocate((30 + 7 * i) * kMiB, 0, stream));
+        gpu_->fill(around.back(), (30 + 7 * i) * kMiB, 400 + i, stream);
+      }
+      gpu_->launch(graph, stream);
+      for (int i = 0; i < 6; ++i) {
+        gpu_->check(around[i], (30 + 7 * i) * kMiB, 400 + i, stream);
+        allocator_->deallocate(around[i], stream);
+      }
+      gpu_->check(kept, 20 * kMiB, 300, stream);
+    }
+    EXPECT_EQ(gpu_->wrong_words(), 0u) << "capture mode " << mode;
+    gpu_->destroy(graph);
+    allocator_->deallocate(kept, stream);
+    ASSERT_TRUE(allocator_->release_pool(id, 0).ok());
+    for (void* block : outside) allocator_->deallocate(block);
+    allocator_->check();
+  }
+}
+
+}  // namespace
+}  // namespace gmlake::test
