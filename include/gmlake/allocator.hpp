@@ -23,6 +23,7 @@
 #include "gmlake/history.hpp"
 #include "gmlake/oom.hpp"
 #include "gmlake/options.hpp"
+#include "gmlake/placement.hpp"
 #include "gmlake/result.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
@@ -66,6 +67,17 @@ class Allocator {
   Result<void*> try_allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr) noexcept;
   // The same; throws OutOfMemoryError, with the report, or AllocationError.
   void* allocate(std::size_t bytes, int device = 0, StreamHandle stream = nullptr);
+
+  // The same with its memory where the placement says. Not from the cache, nor freed to it: it comes from the drivers
+  // and goes back there, in whole granules, in an address range of its own. What lies on a GPU counts against the limit
+  // of that GPU. Errors: also invalid_value (a stripe over no GPU that the device can use), out_of_memory with no
+  // report.
+  Result<void*> try_allocate(std::size_t bytes, const Placement& placement, int device = 0,
+                             StreamHandle stream = nullptr) noexcept;
+
+  // Lets GPU `peer` use the memory of `device`, what is handed out now and later. Errors: invalid_device, and what the
+  // driver says where the two cannot (invalid_device, invalid_value or not_supported).
+  Status enable_peer_access(int device, int peer) noexcept;
 
   // Ends a block's use. Work enqueued by now, on the stream that the block was allocated on, may still use it: that
   // stream may have it back at once, any other only when that work is complete. Null is nothing to do.

@@ -14,6 +14,9 @@ namespace gmlake {
 // for tests where there is no GPU; or books alone, whose addresses have nothing behind them.
 enum class DriverKind : std::uint8_t { cuda, host, model };
 
+// Where a device's requests go when all else has failed, before they end in an out-of-memory error.
+enum class SpillTo : std::uint8_t { nowhere, peers, host, peers_then_host };
+
 struct Options {
   DriverKind driver = DriverKind::cuda;
   std::uint64_t limit_bytes = 0;  // most physical memory to hold on a device; 0: limit_fraction decides
@@ -24,6 +27,7 @@ struct Options {
   double max_stale = 4.0;                   // stale mappings kept for reuse, as a share of the memory held
   double max_address_space = 8.0;           // addresses to reserve, as a multiple of the device's memory
   double garbage_collection_threshold = 0;  // share of the limit above which old cached memory goes first; 0: off
+  SpillTo spill = SpillTo::nowhere;         // before running out of memory
   bool background_worker = true;            // a thread a device that takes work off requests
   bool stream_wait = true;  // let a stream wait for another, on the device, rather than run out of memory
 };

@@ -12,7 +12,8 @@ namespace gmlake {
 
 struct PhyBlockInfo {
   std::uint64_t bytes = 0;
-  int device = 0;
+  int device = 0;                    // -1: it lies on the host,
+  int numa_node = -1;                // in this node
   std::uint64_t home = 0;            // the address through which it is used; 0: none, it is spare
   std::vector<std::uint64_t> stale;  // other addresses that still show it
 };

@@ -84,6 +84,14 @@ struct DeviceStats {
   std::uint64_t rung_wait = 0;
   std::uint64_t rung_callbacks = 0;
 
+  // Blocks that were placed, or spilled: no part of all the above. What they hold, by where it lies.
+  std::uint64_t placed_blocks = 0;
+  std::uint64_t placed_device_bytes = 0;  // on the block's own device
+  std::uint64_t placed_peer_bytes = 0;    // on other GPUs
+  std::uint64_t placed_host_bytes = 0;
+  std::uint64_t placed_lost_bytes = 0;  // of these, what a driver would not take back
+  std::uint64_t spills = 0;             // requests met so
+
   std::uint64_t collections = 0;      // times that garbage_collection_threshold gave cached memory back,
   std::uint64_t collected_bytes = 0;  // and how much
   std::uint64_t invalid_frees = 0;    // deallocate() of what was no start of a live block

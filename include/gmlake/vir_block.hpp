@@ -16,6 +16,7 @@ struct VirBlockOptions {
   int device = 0;
   StreamHandle stream = nullptr;   // the stream whose work will use it
   Allocator* allocator = nullptr;  // null: default_allocator()
+  Placement placement = {};        // other than local: an address range of its own, see Allocator::try_allocate
 };
 
 class VirBlock {

@@ -10,6 +10,7 @@
 #include "alloc/hot_path.hpp"
 #include "alloc/oom_callbacks.hpp"
 #include "alloc/open_driver.hpp"
+#include "alloc/placed_blocks.hpp"
 #include "base/check.hpp"
 #include "base/mutex.hpp"
 #include "base/process.hpp"
@@ -36,7 +37,7 @@ auto guarded(Step step, std::uint64_t value, Call&& call) noexcept -> decltype(c
 
 }  // namespace
 
-struct Allocator::State {
+struct Allocator::State final : public alloc::Room {
   const process::Origin origin;           // in the child of a fork nothing else here is touched: books may be half
                                           // written, and locks held by threads that are not there
   std::unique_ptr<driver::Driver> owned;  // where the allocator opened the driver itself
@@ -46,10 +47,14 @@ struct Allocator::State {
   std::size_t history_events GMLAKE_GUARDED_BY(making) = 0;  // for devices that are yet to be used
   Mutex making;                                              // one thread makes a device's allocator
   std::vector<std::atomic<DeviceAllocator*>> devices;        // by number; null until first used
+  std::optional<alloc::PlacedBlocks> placed;
   State* next_abandoned = nullptr;
 
-  State(driver::Driver* used, const Options& given, std::size_t count) : driver(used), options(given), devices(count) {}
-  ~State() {
+  State(driver::Driver* used, const Options& given, std::size_t count) : driver(used), options(given), devices(count) {
+    placed.emplace(*driver, *this, options.max_phy_block_bytes);
+  }
+  ~State() override {
+    placed.reset();
     for (auto& device : devices) delete device.load();
   }
 
@@ -70,8 +75,42 @@ struct Allocator::State {
     Result<std::unique_ptr<DeviceAllocator>> fresh = DeviceAllocator::create(*driver, number, options, callbacks);
     if (!fresh) return fresh.error();
     (*fresh)->keep_history(history_events);
+    if (options.spill != SpillTo::nowhere) {
+      (*fresh)->set_overflow([this, number, placement = spill_of(number)](std::uint64_t stream, std::uint64_t bytes) {
+        return placed->create(bytes, {number, stream}, placement);
+      });
+    }
     slot.store((*fresh).get(), std::memory_order_release);
     return (*fresh).release();
+  }
+
+  // Where a device's requests go by the option `spill`.
+  Placement spill_of(int number) const {
+    std::vector<int> peers;
+    for (int peer = 0; options.spill != SpillTo::host && peer < static_cast<int>(devices.size()); ++peer) {
+      if (peer != number) peers.push_back(peer);
+    }
+    return Placement::spill(std::move(peers), options.spill != SpillTo::peers);
+  }
+
+  // Room: the limits of devices.
+  bool take(int number, std::uint64_t bytes, bool refused) override {
+    const Result<DeviceAllocator*> allocator = device(number);
+    return allocator && (*allocator)->take_room(bytes, refused);
+  }
+  void give_back(int number, std::uint64_t bytes) override { made(number)->return_room(bytes); }
+
+  Result<void*> allocate_placed(std::size_t bytes, const Placement& placement, int number,
+                                StreamHandle stream) noexcept {
+    return guarded(Step::allocate, bytes, [&]() -> Result<void*> {
+      const Result<DeviceAllocator*> allocator = device(number);
+      if (!allocator) return allocator.error();
+      if (bytes == 0) return nullptr;
+      const Result<driver::Address> address = placed->create(bytes, {number, bits(stream)}, placement);
+      audit();
+      if (!address) return address.error();
+      return to_pointer(*address);
+    });
   }
 
   // The device's allocator where it was used before; null otherwise, and for a number that is none.
@@ -123,6 +162,9 @@ struct Allocator::State {
         status = device.deallocate(bits(pointer), stream);
         return status.ok() || status.error().code != ErrorCode::invalid_pointer;
       });
+      if (!status.ok() && status.error().code == ErrorCode::invalid_pointer) {
+        status = placed->deallocate(bits(pointer), stream);
+      }
       audit();
       return status;
     });
@@ -138,6 +180,10 @@ struct Allocator::State {
         status = device.record_stream(bits(pointer), {stream_device.value_or(device.device()), bits(stream)});
         return status.ok();
       });
+      if (!status.ok() && status.error().code == ErrorCode::invalid_pointer) {
+        const int of = placed->device_of(bits(pointer));
+        if (of >= 0) status = placed->record_stream(bits(pointer), {stream_device.value_or(of), bits(stream)});
+      }
       audit();
       return status;
     });
@@ -176,6 +222,7 @@ struct Allocator::State {
       GMLAKE_AUDIT(device.check());
       return GMLAKE_CHECK_LEVEL < 2;
     });
+    if (!origin.forked()) GMLAKE_AUDIT(placed->check());
   }
 
   // Calls what(DeviceAllocator&) for each device that was used until it returns true.
@@ -245,6 +292,20 @@ Result<void*> Allocator::try_allocate(std::size_t bytes, int device, StreamHandl
   return state_->allocate(bytes, device, stream, nullptr);
 }
 
+Result<void*> Allocator::try_allocate(std::size_t bytes, const Placement& placement, int device,
+                                      StreamHandle stream) noexcept {
+  if (placement.kind == Placement::Kind::local) return try_allocate(bytes, device, stream);
+  return state_->allocate_placed(bytes, placement, device, stream);
+}
+
+Status Allocator::enable_peer_access(int device, int peer) noexcept {
+  if (Status known = state_->check_device(peer, Step::set_access); !known.ok()) return known;
+  return state_->on_device(device, Step::set_access, [&](DeviceAllocator& each) -> Status {
+    if (Status granted = each.grant(peer); !granted.ok()) return granted;
+    return state_->placed->grant(device, peer);
+  });
+}
+
 void* Allocator::allocate(std::size_t bytes, int device, StreamHandle stream) {
   if (void* cached = state_->allocate_cached(bytes, device, bits(stream))) return cached;
   std::optional<OutOfMemoryReport> report;
@@ -301,6 +362,9 @@ Status Allocator::forget_stream(StreamHandle stream, int device) noexcept {
       if (Status status = each.forget_stream({device, bits(stream)}); !status.ok() && first.ok()) first = status;
       return false;
     });
+    if (Status status = state_->placed->forget_stream({device, bits(stream)}); !status.ok() && first.ok()) {
+      first = status;
+    }
     state_->audit();
     return first;
   });
@@ -389,6 +453,7 @@ Status Allocator::trim(std::uint64_t keep_bytes) noexcept {
       if (Status status = device.trim(keep_bytes); !status.ok() && first.ok()) first = status;
       return false;
     });
+    (void)state_->placed->settle(true);
     state_->audit();
     return first;
   });
@@ -407,7 +472,15 @@ bool Allocator::background_step() noexcept {
 DeviceStats Allocator::stats(int device) const {
   if (state_->origin.forked()) return {};
   const DeviceAllocator* made = state_->made(device);
-  return made == nullptr ? DeviceStats{} : made->stats();
+  if (made == nullptr) return {};
+  DeviceStats stats = made->stats();
+  const alloc::PlacedBlocks::Totals placed = state_->placed->totals(device);
+  stats.placed_blocks = placed.blocks;
+  stats.placed_device_bytes = placed.device_bytes;
+  stats.placed_peer_bytes = placed.peer_bytes;
+  stats.placed_host_bytes = placed.host_bytes;
+  stats.placed_lost_bytes = placed.lost_bytes;
+  return stats;
 }
 
 void Allocator::reset_peaks(int device) {
@@ -455,18 +528,21 @@ int Allocator::device_of(const void* pointer) const {
     if (device.block_bytes(bits(pointer)) != 0) number = device.device();
     return number >= 0;
   });
+  if (number < 0 && !state_->origin.forked()) number = state_->placed->device_of(bits(pointer));
   return number;
 }
 
 std::size_t Allocator::size_of(const void* pointer) const {
   std::size_t bytes = 0;
   state_->see([&](const DeviceAllocator& device) { return (bytes = device.block_bytes(bits(pointer))) != 0; });
+  if (bytes == 0 && !state_->origin.forked()) bytes = state_->placed->block_bytes(bits(pointer));
   return bytes;
 }
 
 std::vector<PhyBlockInfo> Allocator::phy_blocks(const void* pointer) const {
   std::vector<PhyBlockInfo> blocks;
   state_->see([&](const DeviceAllocator& device) { return !(blocks = device.phy_blocks(bits(pointer))).empty(); });
+  if (blocks.empty() && !state_->origin.forked()) blocks = state_->placed->phy_blocks(bits(pointer));
   return blocks;
 }
 
@@ -475,6 +551,7 @@ void Allocator::check() const {
     device.check();
     return false;
   });
+  if (!state_->origin.forked()) state_->placed->check();
 }
 
 Allocator& default_allocator() {

@@ -10,6 +10,7 @@
 #include <bitset>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -86,6 +87,18 @@ class DeviceAllocator {
   void set_limit(std::uint64_t bytes) { own_limit_bytes_.store(bytes, std::memory_order_relaxed); }
   Status set_limit_fraction(double fraction);
   std::uint64_t limit_bytes() const;
+
+  // Room under the limit for memory of this device that is not in its pools (alloc/placed_blocks.hpp): taken, where
+  // there is none left after cached memory has gone back to the driver too; and given back. `refused`: the limit has
+  // room, the driver not.
+  bool take_room(std::uint64_t bytes, bool refused) GMLAKE_EXCLUDES(grow_, state_);
+  void return_room(std::uint64_t bytes) GMLAKE_EXCLUDES(grow_, state_);
+  // Where requests of the common cache go that would end out of memory; before the first request.
+  using Overflow = std::function<Result<Address>(std::uint64_t stream, std::uint64_t bytes)>;
+  void set_overflow(Overflow overflow) { overflow_ = std::move(overflow); }
+  // Memory of this device, mapped now or later, may be used by `peer` too. Errors: as the driver's set_access; what was
+  // opened stays open.
+  Status grant(int peer) GMLAKE_EXCLUDES(grow_, state_);
   double limit_fraction() const { return limit_fraction_.load(std::memory_order_relaxed); }
 
   // Private pools: see Allocator. Errors: invalid_value (no such pool, or one that has a filter already).
@@ -286,6 +299,7 @@ class DeviceAllocator {
   BackgroundWorker::Next background_step() noexcept GMLAKE_EXCLUDES(grow_, state_);
   RetireAhead::Mappings mappings_to_retire() const;
   std::uint32_t phy_block_granules(const Request& request) GMLAKE_REQUIRES(grow_, state_);
+  std::uint64_t room_bytes() const GMLAKE_REQUIRES(grow_);
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
   std::uint64_t slack_granules(const Request& request) const GMLAKE_REQUIRES(grow_, state_);
   std::vector<stitch::Pool*> donor_pools(const Request& request, Reach reach) const GMLAKE_REQUIRES(state_);
@@ -308,6 +322,7 @@ class DeviceAllocator {
   std::atomic<Address> end_{0};
 
   OomCallbacks& callbacks_;
+  Overflow overflow_;
 
   mutable Mutex grow_ GMLAKE_ACQUIRED_BEFORE(state_);
   mutable Mutex state_;
@@ -335,6 +350,8 @@ class DeviceAllocator {
   std::vector<std::deque<Age>> ages_ GMLAKE_GUARDED_BY(grow_);
   std::uint64_t growths_ GMLAKE_GUARDED_BY(grow_) = 0;
   std::uint64_t settled_bytes_ GMLAKE_GUARDED_BY(grow_) = 0;  // held when memory began to be freed
+
+  std::uint64_t placed_bytes_ GMLAKE_GUARDED_BY(grow_) = 0;  // see take_room()
 
   RetireAhead retire_ahead_ GMLAKE_GUARDED_BY(grow_);
   std::atomic<std::uint64_t> background_retired_{0};  // written under grow_

@@ -34,6 +34,14 @@ Result<Address> DeviceAllocator::allocate_slowly(std::optional<PoolId> id, std::
     report.rung(Rung::callbacks).outcome = RungOutcome::too_little;
     if (answer == OomCallbacks::Answer::no) break;
   }
+  // Not for a private pool: what lies there stays at its addresses, and a graph knows no other memory.
+  if (overflow_ && !id && report.error.code == ErrorCode::out_of_memory) {
+    const Result<Address> placed = overflow_(stream, requested);
+    if (placed) {
+      count(&DeviceStats::spills);
+      return placed;
+    }
+  }
   return give_up(report, wanted);
 }
 

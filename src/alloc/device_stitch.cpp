@@ -40,10 +40,14 @@ std::vector<Pool*> DeviceAllocator::donor_pools(const Request& request, Reach re
   return pools;
 }
 
-std::uint64_t DeviceAllocator::headroom_granules() const {
-  const std::uint64_t held = phy_pool_.held_bytes();
+std::uint64_t DeviceAllocator::room_bytes() const {
+  const std::uint64_t held = phy_pool_.held_bytes() + placed_bytes_;
   const std::uint64_t limit = limit_bytes();
-  const std::uint64_t left = held >= limit ? 0 : (limit - held) >> granule_shift_;
+  return held >= limit ? 0 : limit - held;
+}
+
+std::uint64_t DeviceAllocator::headroom_granules() const {
+  const std::uint64_t left = room_bytes() >> granule_shift_;
   return driver_headroom_ ? std::min(left, *driver_headroom_) : left;
 }
 

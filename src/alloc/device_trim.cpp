@@ -147,4 +147,26 @@ Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
   return refusal_ ? Status(*refusal_) : Status();
 }
 
+bool DeviceAllocator::take_room(std::uint64_t bytes, bool refused) {
+  const MutexLock grow(grow_);
+  if (refused || room_bytes() < bytes) {
+    mark_all_streams();
+    reclaim_deferred();
+    (void)release_cached(round_up(bytes, granule()) >> granule_shift_);
+  }
+  if (room_bytes() < bytes) return false;
+  placed_bytes_ += bytes;
+  return true;
+}
+
+void DeviceAllocator::return_room(std::uint64_t bytes) {
+  const MutexLock grow(grow_);
+  placed_bytes_ -= bytes;
+}
+
+Status DeviceAllocator::grant(int peer) {
+  const MutexLock grow(grow_);
+  return mappings_.grant(peer);
+}
+
 }  // namespace gmlake::alloc

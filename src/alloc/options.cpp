@@ -43,18 +43,24 @@ bool read_bool(std::string_view text, bool& out) {
 constexpr std::array kDrivers = {std::pair{DriverKind::cuda, "cuda"}, std::pair{DriverKind::host, "host"},
                                  std::pair{DriverKind::model, "model"}};
 
-bool read_driver(std::string_view text, DriverKind& out) {
-  for (const auto& [kind, name] : kDrivers) {
+constexpr std::array kSpills = {std::pair{SpillTo::nowhere, "no"}, std::pair{SpillTo::peers, "peers"},
+                                std::pair{SpillTo::host, "host"}, std::pair{SpillTo::peers_then_host, "peers+host"}};
+
+// One of the names of a table of values, and back.
+template <class Table, class Value>
+bool read_name(const Table& table, std::string_view text, Value& out) {
+  for (const auto& [value, name] : table) {
     if (text != name) continue;
-    out = kind;
+    out = value;
     return true;
   }
   return false;
 }
 
-std::string driver_text(DriverKind driver) {
-  for (const auto& [kind, name] : kDrivers) {
-    if (kind == driver) return name;
+template <class Table, class Value>
+std::string name_of(const Table& table, Value wanted) {
+  for (const auto& [value, name] : table) {
+    if (value == wanted) return name;
   }
   return {};
 }
@@ -91,8 +97,8 @@ constexpr std::array kKeys = {
     Key{{"driver", "cuda, host or model",
          "What an allocator works on that opens its driver itself: the GPUs of this machine; ordinary memory, or books "
          "alone, for tests where there is no GPU."},
-        [](std::string_view v, Options& o) { return read_driver(v, o.driver); },
-        [](const Options& o) { return driver_text(o.driver); }},
+        [](std::string_view v, Options& o) { return read_name(kDrivers, v, o.driver); },
+        [](const Options& o) { return name_of(kDrivers, o.driver); }},
     Key{{"limit", "a size, such as 24GiB; 0: no limit of its own", "The most physical memory to hold on each device."},
         [](std::string_view v, Options& o) { return read_size(v, o.limit_bytes); },
         [](const Options& o) { return std::to_string(o.limit_bytes); }},
@@ -131,6 +137,11 @@ constexpr std::array kKeys = {
          "the longest unused first, and without waiting."},
         [](std::string_view v, Options& o) { return read_number(v, 0, 1, o.garbage_collection_threshold); },
         [](const Options& o) { return number_text(o.garbage_collection_threshold); }},
+    Key{{"spill", "no, peers, host or peers+host",
+         "Before a request ends out of memory, take memory of the other GPUs, then of the host: slower, and given back "
+         "when it is freed."},
+        [](std::string_view v, Options& o) { return read_name(kSpills, v, o.spill); },
+        [](const Options& o) { return name_of(kSpills, o.spill); }},
     Key{{"background_worker", "true or false",
          "A thread for each device that is in use, which retires stale mappings ahead of need and gives back what "
          "other streams have come to the end of."},

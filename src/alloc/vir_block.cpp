@@ -20,7 +20,7 @@ Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const 
   if (bytes == 0) return Error{ErrorCode::invalid_size, Step::allocate, 0};
   Allocator& allocator = options.allocator != nullptr ? *options.allocator : default_allocator();
   std::unique_ptr<VirBlock> block(new VirBlock(allocator, bytes, options.device));  // first: it may throw
-  const Result<void*> address = allocator.try_allocate(bytes, options.device, options.stream);
+  const Result<void*> address = allocator.try_allocate(bytes, options.placement, options.device, options.stream);
   if (!address) return address.error();
   block->address_ = *address;
   return block;
@@ -30,7 +30,13 @@ std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOpti
   if (bytes == 0) throw AllocationError({ErrorCode::invalid_size, Step::allocate, 0});
   Allocator& allocator = options.allocator != nullptr ? *options.allocator : default_allocator();
   std::unique_ptr<VirBlock> block(new VirBlock(allocator, bytes, options.device));
-  block->address_ = allocator.allocate(bytes, options.device, options.stream);
+  if (options.placement.kind == Placement::Kind::local) {
+    block->address_ = allocator.allocate(bytes, options.device, options.stream);
+    return block;
+  }
+  const Result<void*> placed = allocator.try_allocate(bytes, options.placement, options.device, options.stream);
+  if (!placed) throw AllocationError(placed.error());
+  block->address_ = *placed;
   return block;
 }
 

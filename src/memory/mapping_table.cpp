@@ -86,6 +86,28 @@ Status MappingTable::set_access(VmmSegment* segment, std::uint32_t slot, std::ui
   return driver_.set_access(segment->address_of(slot), std::uint64_t{granules} << granule_shift_, access_);
 }
 
+// Stale mappings too: they may be homes again with no driver call.
+Status MappingTable::grant(int device) {
+  if (std::find(access_.begin(), access_.end(), device) != access_.end()) return {};
+  access_.reserve(access_.size() + 1);
+  for (const auto& segment : segments_) {
+    for (std::uint32_t slot = 0; slot < segment->slots.size();) {
+      const std::uint32_t begin = slot;
+      while (slot < segment->slots.size() && segment->slots[slot] != nullptr) ++slot;
+      if (slot == begin) {
+        ++slot;
+        continue;
+      }
+      const std::uint64_t bytes = std::uint64_t{slot - begin} << granule_shift_;
+      if (Status granted = driver_.set_access(segment->address_of(begin), bytes, {&device, 1}); !granted.ok()) {
+        return granted;
+      }
+    }
+  }
+  access_.push_back(device);
+  return {};
+}
+
 // Takes a mapping that the driver no longer has out of every list.
 void MappingTable::forget(Mapping* mapping) {
   VmmSegment* segment = mapping->segment;

@@ -38,6 +38,9 @@ class MappingTable {
   Result<Mapping*> map(VmmSegment* segment, std::uint32_t slot, PhyBlock* block);
   // Grants every device of the access list access to a range that is mapped throughout. One driver call.
   Status set_access(VmmSegment* segment, std::uint32_t slot, std::uint32_t granules);
+  // Puts a device on the access list, and grants it access to all that is mapped. One driver call a run of mappings. An
+  // error leaves the list as it was; what was granted stays so. Throws std::bad_alloc with nothing changed.
+  Status grant(int device);
   // Ends mappings that lie next to each other, none of them a home. One driver call. On an error each is quarantined.
   Status unmap(std::span<Mapping* const> adjacent);
 
@@ -76,7 +79,7 @@ class MappingTable {
   driver::Driver& driver_;
   PhyPool& pool_;
   const std::uint32_t granule_shift_;
-  const std::vector<int> access_;
+  std::vector<int> access_;
   std::vector<std::unique_ptr<VmmSegment>> segments_;
   std::vector<std::unique_ptr<VmmSegment>> lost_segments_;  // empty ones that the driver would not take back
   Slab<Mapping> mappings_;

@@ -30,6 +30,7 @@ const std::vector<Values> kValues = {
     {"max_stale", {"0", "1", "64"}, {"", "-0.5", "64.5", "nan"}},
     {"max_address_space", {"1", "8", "1024"}, {"", "0.5", "1025", "nan"}},
     {"garbage_collection_threshold", {"0", "0.8", "1"}, {"", "-0.1", "1.1", "nan", "on"}},
+    {"spill", {"no", "peers", "host", "peers+host"}, {"", "yes", "host+peers", "disk"}},
     {"background_worker", {"true", "false", "1", "0"}, {"", "yes", "thread"}},
     {"stream_wait", {"true", "false", "True", "False", "1", "0"}, {"", "yes", "TRUE", "2"}},
 };
