@@ -96,38 +96,46 @@ void Planner::consider(const PlanRequest& request, StateSteps& steps, std::size_
   if (request.bytes > segment->end() - begin) return;  // before sums with it could overflow
   const Address wanted_end = begin + request.bytes;
   Address end = wanted_end;
-  std::uint64_t cost_ns = 0;
+  std::uint64_t cost_ns = 0;  // of the unmappings
   std::uint64_t empty = 0;
+  const int unit_shift = std::countr_zero(request.block_granules);
+  const auto price = [&] { return cost_ns + ((empty + request.block_granules - 1) >> unit_shift) * kMapNs; };
   std::size_t last = hole;
   for (;; ++last) {
     const HoleView& view = holes[last];
+    const Address stop_address = std::min(end, view.end);
     std::uint32_t slot = segment->slot_of(std::max(begin, view.address));
-    while (segment->address_of(slot) < std::min(end, view.end)) {
+    const std::uint32_t stop = segment->slot_at_or_after(stop_address);
+    while (slot < stop) {
       if (slot >= segment->slots.size()) {
-        const std::uint32_t stop = segment->slot_at_or_after(std::min(end, view.end));
         empty += stop - slot;
         slot = stop;
         break;
       }
       const Mapping* mapping = segment->slots[slot];
       if (mapping == nullptr) {
-        ++empty;
-        ++slot;
+        const std::uint32_t from = slot;
+        const auto known_end = static_cast<std::uint32_t>(std::min<std::size_t>(stop, segment->slots.size()));
+        do {
+          ++slot;
+        } while (slot < known_end && segment->slots[slot] == nullptr);
+        empty += slot - from;
+        if (price() >= best.cost_ns) return;
         continue;
       }
       if (mapping->quarantined || mapping->slot < slot) return;
-      if (!may_revive(request, steps, mapping, begin, end)) {
-        if (!fences_.passed(mapping->fence)) return;
-        cost_ns += kUnmapNs;
-        empty += mapping->block->granules;
-      }
       slot += mapping->block->granules;
+      if (may_revive(request, steps, mapping, begin, end)) continue;
+      cost_ns += kUnmapNs;
+      empty += mapping->block->granules;
+      if (price() >= best.cost_ns) return;  // it only grows from here on
+      if (!fences_.passed(mapping->fence)) return;
     }
     end = std::max(end, segment->address_of(slot));
     if (view.right >= wanted_end) break;
-    if (cost_ns >= best.cost_ns || !survey_.joined(last)) return;
+    if (price() >= best.cost_ns || !survey_.joined(last)) return;
   }
-  cost_ns += (empty + request.block_granules - 1) / request.block_granules * kMapNs;
+  cost_ns = price();
   // One that is nearly all empty has no reason to be here, and would take the addresses that a long neighbour may grow
   // into: the segment's end is the place for it.
   const Address last_end = wanted_end <= holes[last].end ? holes[last].end : holes[last].right;

@@ -77,7 +77,7 @@ MUTANTS = [
     mutant("a claim takes a run that is a caller's by now", STITCHER, "run->state != State::free || ", "",
            "stitch_test", "Outdated*"),
     Mutant("a stale mapping in the way is unmapped before its fence", PLAN,
-           [("        if (!fences_.passed(mapping->fence)) return;\n", ""),
+           [("      if (!fences_.passed(mapping->fence)) return;\n", ""),
             ("        if (!fences_.passed(mapping->fence)) return std::nullopt;\n", "")], "stitch_test", "*/Plan*"),
     mutant("a run merged from the left forgets its neighbour's last free", POOL,
            "block->tick_or_requested = std::max(block->tick_or_requested, next->tick_or_requested);", ";", "stitch_test",
