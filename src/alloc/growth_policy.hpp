@@ -4,7 +4,8 @@
 // where a block lies partly under live memory and cannot move: about one block a run. So the size follows the memory in
 // which runs come and go. What was there before anything was freed (weights, as a rule) stays, wastes nothing and is
 // made of large blocks; a long request moves as a whole and is made of few, at most 256; near the limit every byte
-// counts. docs/decisions/0001-stitching-policy.md has the figures.
+// counts. And a block is no longer than the request that it is made for, or few short blocks that outlive the others would
+// each pin a long one. docs/decisions/ has the figures: 0001, and 0005 for that bound.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +27,7 @@ struct GrowthInput {
 // Memory is being freed once what was freed in all is this share of what is held.
 inline constexpr std::uint64_t kSettledShare = 64;
 
-inline constexpr std::uint64_t kBlocksPerSettled = 128;     // while nothing is freed
+inline constexpr std::uint64_t kBlocksPerSettled = 96;      // while nothing is freed
 inline constexpr std::uint64_t kBlocksPerChurned = 512;     // then, of the memory that came since
 inline constexpr std::uint64_t kBlocksPerFootprint = 1024;  // but no more than this of all of it,
 inline constexpr std::uint64_t kBlocksPerRequest = 128;     // nor of the request
@@ -40,7 +41,7 @@ inline std::uint32_t growth_granules(const GrowthInput& input) {
     share = std::max({churned / kBlocksPerChurned, input.footprint_granules / kBlocksPerFootprint,
                       input.request_granules / kBlocksPerRequest});
   }
-  share = std::min(share, input.headroom_granules / kBlocksPerHeadroom);
+  share = std::min({share, input.headroom_granules / kBlocksPerHeadroom, std::bit_ceil(input.request_granules)});
   return static_cast<std::uint32_t>(std::bit_floor(std::clamp<std::uint64_t>(share, 1, input.max_granules)));
 }
 
