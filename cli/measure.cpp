@@ -69,23 +69,25 @@ double reserved_over_allocated(const replay::ReplayReport& report) {
 
 Json to_json(const Measurement& measurement) {
   const auto& report = measurement.report;
-  return Json{{"trace", measurement.trace},
-              {"allocator", measurement.allocator},
-              {"driver", measurement.driver},
-              {"device", measurement.device},
-              {"events", report.events},
-              {"peak_allocated_bytes", report.peak_allocated_bytes},
-              {"peak_requested_bytes", report.peak_requested_bytes},
-              {"peak_reserved_bytes", report.peak_reserved_bytes},
-              {"reserved_over_allocated", reserved_over_allocated(report)},
-              {"driver_calls", to_json(report.driver_calls)},
-              {"handles_mapped_second_half", report.handles_mapped_second_half},
-              {"driver_seconds", report.driver_seconds},
-              {"background_driver_seconds", report.background_driver_seconds},
-              {"host_ns_per_event", report.host_ns_per_event},
-              {"ooms", report.ooms},
-              {"verified_bytes", report.verified_bytes},
-              {"wrong_bytes", report.wrong_bytes}};
+  Json json{{"trace", measurement.trace},
+            {"allocator", measurement.allocator},
+            {"driver", measurement.driver},
+            {"device", measurement.device},
+            {"events", report.events},
+            {"peak_allocated_bytes", report.peak_allocated_bytes},
+            {"peak_requested_bytes", report.peak_requested_bytes},
+            {"peak_reserved_bytes", report.peak_reserved_bytes},
+            {"reserved_over_allocated", reserved_over_allocated(report)},
+            {"driver_calls", to_json(report.driver_calls)},
+            {"handles_mapped_second_half", report.handles_mapped_second_half},
+            {"driver_seconds", report.driver_seconds},
+            {"background_driver_seconds", report.background_driver_seconds},
+            {"host_ns_per_event", report.host_ns_per_event},
+            {"ooms", report.ooms},
+            {"verified_bytes", report.verified_bytes},
+            {"wrong_bytes", report.wrong_bytes}};
+  if (report.pinned_bytes_at_peak) json["pinned_bytes_at_peak"] = *report.pinned_bytes_at_peak;
+  return json;
 }
 
 Table make_replay_table() {

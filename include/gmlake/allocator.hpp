@@ -152,6 +152,9 @@ class Allocator {
   // Zeroes for a device that was never used.
   DeviceStats stats(int device = 0) const;
   void reset_peaks(int device = 0);
+  // Looks at every cached run under the lock of the hot path, and waits for requests that are stitching: for reports,
+  // not for every step of a job. Zeroes for a device that was never used.
+  Overhead overhead(int device = 0) const;
   Snapshot snapshot() const;
   // From now on keeps the last `events` events of each device, 40 bytes each; 0: none, as at the start. What was kept
   // so far is gone. Errors: out_of_memory (of the host), with some devices as they were.

@@ -97,6 +97,17 @@ struct DeviceStats {
   std::uint64_t invalid_frees = 0;    // deallocate() of what was no start of a live block
 };
 
+// What a device costs beside the memory that is live, counted when it is asked for.
+struct Overhead {
+  // Of the cached bytes (inactive_split_bytes), those in PhyBlocks that hold live memory too, or memory that other
+  // streams still use: they can be handed out as they are, but neither move to another address nor go to the driver.
+  std::uint64_t pinned_bytes = 0;
+  // Memory of the host: for the records of VirBlocks, live and cached, and for finding them; and for those of
+  // PhyBlocks, mappings and address ranges. What once was needed is kept.
+  std::uint64_t block_metadata_bytes = 0;
+  std::uint64_t phy_metadata_bytes = 0;
+};
+
 // One counter under its name: PyTorch's key ("allocated_bytes.all.current", "num_ooms"), or for what PyTorch does not
 // count "gmlake." and the field's name. Names live as long as the process.
 struct NamedStat {

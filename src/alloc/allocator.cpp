@@ -483,6 +483,12 @@ DeviceStats Allocator::stats(int device) const {
   return stats;
 }
 
+Overhead Allocator::overhead(int device) const {
+  if (state_->origin.forked()) return {};
+  const DeviceAllocator* made = state_->made(device);
+  return made == nullptr ? Overhead{} : made->overhead();
+}
+
 void Allocator::reset_peaks(int device) {
   if (state_->origin.forked()) return;
   if (DeviceAllocator* made = state_->made(device)) made->reset_peaks();

@@ -124,6 +124,7 @@ class DeviceAllocator {
   void stop_worker() { worker_.stop(); }
 
   DeviceStats stats() const;
+  Overhead overhead() const;
   void reset_peaks();
   // The report of the last request that ended in a shortage: of memory, mappings or addresses.
   std::optional<OutOfMemoryReport> last_oom() const;

@@ -109,6 +109,17 @@ DeviceSnapshot DeviceAllocator::snapshot() const {
   return snapshot;
 }
 
+Overhead DeviceAllocator::overhead() const {
+  const MutexLock grow(grow_);
+  const MutexLock lock(state_);
+  settle_pools();
+  Overhead overhead{.pinned_bytes = 0,
+                    .block_metadata_bytes = blocks_.bytes() + live_.metadata_bytes(),
+                    .phy_metadata_bytes = phy_pool_.metadata_bytes() + mappings_.metadata_bytes()};
+  for_each_pool([&overhead](stitch::Pool& pool) { overhead.pinned_bytes += pool.pinned_bytes(); });
+  return overhead;
+}
+
 void DeviceAllocator::keep_history(std::size_t events) {
   std::vector<HistoryEvent> ring(events == 0 ? 0 : std::bit_ceil(events));  // before the lock, and freed after it
   const MutexLock lock(state_);

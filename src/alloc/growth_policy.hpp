@@ -4,8 +4,8 @@
 // where a block lies partly under live memory and cannot move: about one block a run. So the size follows the memory in
 // which runs come and go. What was there before anything was freed (weights, as a rule) stays, wastes nothing and is
 // made of large blocks; a long request moves as a whole and is made of few, at most 256; near the limit every byte
-// counts. And a block is no longer than the request that it is made for, or few short blocks that outlive the others would
-// each pin a long one. docs/decisions/ has the figures: 0001, and 0005 for that bound.
+// counts. And a block is no longer than the request that it is made for, or few short blocks that outlive the others
+// would each pin a long one. docs/decisions/ has the figures: 0001, and 0004 for that bound.
 #pragma once
 
 #include <algorithm>

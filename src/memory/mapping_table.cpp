@@ -56,7 +56,7 @@ Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyB
   GMLAKE_CHECK(end <= segment->slot_count);
   std::vector<Mapping*>& slots = segment->slots;
   if (slots.capacity() < end) {  // had now, used once the driver has mapped
-    slots.reserve(std::clamp<std::size_t>(2 * slots.capacity(), end, segment->slot_count));
+    slots.reserve(std::clamp<std::size_t>(slots.capacity() / 4 * 5, end, segment->slot_count));
   }
   Mapping* mapping = mappings_.take();
   mapping->block = block;
@@ -253,6 +253,12 @@ void MappingTable::shut_down() {
   for (std::size_t i = segments_.size(); i-- > 0;) {
     if (segments_[i]->mapped_slots == 0) (void)address_free(segments_[i].get()).ok();
   }
+}
+
+std::uint64_t MappingTable::metadata_bytes() const {
+  std::uint64_t bytes = mappings_.bytes();
+  for (const auto& segment : segments_) bytes += sizeof(VmmSegment) + segment->slots.capacity() * sizeof(Mapping*);
+  return bytes;
 }
 
 void MappingTable::check() const {

@@ -67,6 +67,8 @@ class MappingTable {
   std::uint64_t quarantined_bytes() const { return quarantined_bytes_.load(std::memory_order_relaxed); }
   std::uint64_t retired_count() const { return retired_.load(std::memory_order_relaxed); }
   const std::vector<std::unique_ptr<VmmSegment>>& segments() const { return segments_; }
+  // Of the host, for the records of mappings and segments.
+  std::uint64_t metadata_bytes() const;
 
   // Recounts everything and compares. Aborts on a difference.
   void check() const;

@@ -26,12 +26,12 @@ struct Fence {
 struct PhyBlock {
   driver::Handle handle = driver::Handle::none;
   std::uint32_t granules = 0;
+  bool planned = false;  // scratch of the planner: the plan being made uses it
   // The mapping through which it is used. Null while it is spare (held, but at no address of its own).
   Mapping* home = nullptr;
   // Every mapping of it that the driver still has: the home and stale ones.
   Mapping* mappings = nullptr;
   ListLinks<PhyBlock> links;  // in the pool's list of blocks with a home, or of spare ones
-  bool planned = false;       // scratch of the planner: the plan being made uses it
 };
 
 // A PhyBlock at an address. It is the block's home, or stale: never handed out, unmapped later.

@@ -44,6 +44,8 @@ class PhyPool {
   std::uint64_t created_bytes() const { return created_bytes_.load(std::memory_order_relaxed); }  // ever
   std::uint64_t created_count() const { return created_.load(std::memory_order_relaxed); }
   std::uint64_t released_count() const { return released_.load(std::memory_order_relaxed); }
+  // Of the host, for the records of blocks. Under `grow`.
+  std::uint64_t metadata_bytes() const { return blocks_.bytes(); }
   void reset_peak() { peak_held_.store(held_bytes(), std::memory_order_relaxed); }
 
   // Recounts everything and compares. Aborts on a difference.

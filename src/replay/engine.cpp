@@ -82,6 +82,7 @@ class Replayer {
   Status free(const Event& event);
   Status record_stream(const Event& event);
   void use_completed(std::uint32_t id);
+  void note_peak();
   Status free_what_is_left();
 
   const DeviceTrace& trace_;
@@ -97,6 +98,7 @@ class Replayer {
   ReplayReport report_;
   std::uint64_t allocated_ = 0;
   std::uint64_t requested_ = 0;
+  double seconds_seen_ = 0;  // of the driver, after the last event
   bool stopped_ = false;
 };
 
@@ -159,6 +161,13 @@ void Replayer::use_completed(std::uint32_t id) {
   uses_.erase(use);
 }
 
+void Replayer::note_peak() {
+  const std::uint64_t reserved = target_.peak_reserved_bytes();
+  if (reserved <= report_.peak_reserved_bytes) return;
+  report_.peak_reserved_bytes = reserved;
+  report_.pinned_bytes_at_peak = target_.pinned_bytes();
+}
+
 Status Replayer::run_events(std::uint64_t begin, std::uint64_t end) {
   for (std::uint64_t i = begin; i < end && !stopped_; ++i) {
     const Event& event = trace_.events[i];
@@ -183,8 +192,10 @@ Status Replayer::run_events(std::uint64_t begin, std::uint64_t end) {
     ++report_.events;
     if (!status) return status;
     const double seconds = record_.seconds();
+    if (seconds != seconds_seen_) note_peak();  // the driver was called: more may be held
     target_.background_step();
-    report_.background_driver_seconds += record_.seconds() - seconds;
+    seconds_seen_ = record_.seconds();
+    report_.background_driver_seconds += seconds_seen_ - seconds;
   }
   return {};
 }
@@ -233,7 +244,7 @@ Result<ReplayReport> Replayer::run() {
   report_.driver_calls = record_.counts() - calls_before;
   report_.driver_seconds = record_.seconds() - seconds_before;
   report_.handles_mapped_second_half = record_.counts().map - maps_at_half;
-  report_.peak_reserved_bytes = target_.peak_reserved_bytes();
+  note_peak();
   if (!options_.verify && report_.events != 0) {
     report_.host_ns_per_event = elapsed.count() / static_cast<double>(report_.events);
   }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,7 @@ struct ReplayReport {
   std::uint64_t peak_allocated_bytes = 0;  // of sizes rounded up to 512 B, what every allocator here hands out
   std::uint64_t peak_requested_bytes = 0;
   std::uint64_t peak_reserved_bytes = 0;
+  std::optional<std::uint64_t> pinned_bytes_at_peak;  // of what was held when that was reached: Target::pinned_bytes()
   driver::CallCounts driver_calls;
   std::uint64_t handles_mapped_second_half = 0;  // map calls after the first half of the events
   double driver_seconds = 0;                     // on the driver's clock

@@ -27,6 +27,7 @@ class GmlakeTarget final : public Target {
   }
   std::uint64_t reserved_bytes() const override { return allocator_->stats(device_).all.reserved_bytes.current; }
   std::uint64_t peak_reserved_bytes() const override { return allocator_->stats(device_).all.reserved_bytes.peak; }
+  std::optional<std::uint64_t> pinned_bytes() const override { return allocator_->overhead(device_).pinned_bytes; }
 
  private:
   GmlakeTarget(std::unique_ptr<Allocator> allocator, int device, bool background)

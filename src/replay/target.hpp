@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "driver/driver.hpp"
@@ -27,6 +28,9 @@ class Target {
   // Physical bytes held now, and at most so far.
   virtual std::uint64_t reserved_bytes() const = 0;
   virtual std::uint64_t peak_reserved_bytes() const = 0;
+  // Free bytes that cannot be had elsewhere because live memory shares their physical memory; none where the target
+  // does not tell. Not cheap.
+  virtual std::optional<std::uint64_t> pinned_bytes() const { return std::nullopt; }
 };
 
 }  // namespace gmlake::replay

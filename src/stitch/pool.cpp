@@ -269,6 +269,24 @@ void Pool::return_stash(Stash& stash) {
   stash.clear();
 }
 
+// A PhyBlock at either end of a run may lie in it in part; all between lie in it whole.
+std::uint64_t Pool::pinned_bytes() {
+  std::uint64_t bytes = 0;
+  for_each_free(kAlignment, [&bytes](const Block* run) {
+    const VmmSegment* segment = run->segment;
+    const Mapping* first = segment->at(segment->slot_of(run->address));
+    const Mapping* last = segment->at(segment->slot_of(run->end() - 1));
+    const auto end_of = [segment](const Mapping* mapping) {
+      return segment->address_of(std::uint64_t{mapping->slot} + mapping->block->granules);
+    };
+    const bool whole_first = segment->address_of(first->slot) >= run->address;
+    const Address begin = whole_first ? run->address : std::min(end_of(first), run->end());
+    const Address end = end_of(last) <= run->end() ? run->end() : std::max(segment->address_of(last->slot), begin);
+    bytes += run->bytes - (end - begin);
+  });
+  return bytes;
+}
+
 void Pool::check() const {
   std::uint64_t free_bytes = 0;
   std::size_t holes = 0;

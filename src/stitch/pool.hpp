@@ -118,6 +118,9 @@ class Pool {
   // All of them, and all but what was given back last and is not joined yet.
   std::size_t free_runs() const { return free_.count() + (recent_ != nullptr ? 1 : 0); }
   std::size_t settled_runs() const { return free_.count(); }
+  // Of free_bytes(), what lies in PhyBlocks that are not free as a whole, and so can neither move nor go. Looks at the
+  // ends of every free run. Needs `grow` too.
+  std::uint64_t pinned_bytes();
 
   // Recounts everything and compares with the indexes and the mappings. Aborts on a difference. Needs `grow` too.
   void check() const;
