@@ -105,6 +105,7 @@ struct Overhead {
   // Memory of the host: for the records of VirBlocks, live and cached, and for finding them; and for those of
   // PhyBlocks, mappings and address ranges. What once was needed is kept.
   std::uint64_t block_metadata_bytes = 0;
+  std::uint64_t block_records = 0;  // of VirBlocks: live, cached and holes between them
   std::uint64_t phy_metadata_bytes = 0;
 };
 

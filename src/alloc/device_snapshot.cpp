@@ -115,6 +115,7 @@ Overhead DeviceAllocator::overhead() const {
   settle_pools();
   Overhead overhead{.pinned_bytes = 0,
                     .block_metadata_bytes = blocks_.bytes() + live_.metadata_bytes(),
+                    .block_records = blocks_.live_count(),
                     .phy_metadata_bytes = phy_pool_.metadata_bytes() + mappings_.metadata_bytes()};
   for_each_pool([&overhead](stitch::Pool& pool) { overhead.pinned_bytes += pool.pinned_bytes(); });
   return overhead;

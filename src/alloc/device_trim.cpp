@@ -55,7 +55,7 @@ std::vector<DeviceAllocator::Releasable> DeviceAllocator::releasable(stitch::Sta
   for (const stitch::Donor& donor : planner_.collect({.pool = pools.front(), .donors = pools}, steps)) {
     bool passed = fences_.passed(donor.freed);
     for (const memory::Mapping* m = donor.mapping->block->mappings; m != nullptr; m = m->next_of_block) {
-      passed = passed && !m->quarantined && (m == donor.mapping || fences_.passed(m->fence));
+      passed = passed && !m->quarantined && (m == donor.mapping || fences_.passed(m->fence()));
     }
     if (passed) found.push_back({donor.mapping->block, donor, 0});
   }

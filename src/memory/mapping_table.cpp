@@ -56,12 +56,12 @@ Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyB
   GMLAKE_CHECK(end <= segment->slot_count);
   std::vector<Mapping*>& slots = segment->slots;
   if (slots.capacity() < end) {  // had now, used once the driver has mapped
-    slots.reserve(std::clamp<std::size_t>(slots.capacity() / 4 * 5, end, segment->slot_count));
+    slots.reserve(std::clamp<std::size_t>(slots.capacity() + slots.capacity() / 256, end, segment->slot_count));
   }
   Mapping* mapping = mappings_.take();
   mapping->block = block;
   mapping->segment = segment;
-  mapping->slot = slot;
+  mapping->slot = slot & 0x7fffffffU;  // what there is of it
   const Status mapped =
       driver_.map(segment->address_of(slot), std::uint64_t{block->granules} << granule_shift_, block->handle);
   if (!mapped.ok()) {
@@ -143,7 +143,7 @@ Status MappingTable::unmap(std::span<Mapping* const> adjacent) {
       forget(mapping);
     } else if (!mapping->quarantined) {
       stale_.erase(mapping);
-      mapping->quarantined = true;
+      mapping->quarantined = 1;
       add(stale_granules_, -std::uint64_t{mapping->block->granules});
       add(quarantined_bytes_, std::uint64_t{mapping->block->granules} << granule_shift_);
     }
@@ -154,7 +154,8 @@ Status MappingTable::unmap(std::span<Mapping* const> adjacent) {
 void MappingTable::leave_home(PhyBlock* block, Fence fence) {
   Mapping* home = block->home;
   if (home == nullptr) return;
-  home->fence = fence;
+  home->stream = fence.stream;
+  home->tick = fence.tick;
   block->home = nullptr;
   stale_.push_back(home);
   add(stale_granules_, block->granules);
@@ -176,7 +177,7 @@ std::uint64_t MappingTable::retire(const Fences& fences, std::uint64_t keep_gran
   while (next != nullptr && stale_granules() > keep_granules) {
     scratch_.clear();
     std::uint64_t over = stale_granules() - keep_granules;
-    while (next != nullptr && over > 0 && fences.passed(next->fence) && continues(scratch_, next)) {
+    while (next != nullptr && over > 0 && fences.passed(next->fence()) && continues(scratch_, next)) {
       scratch_.push_back(next);
       over -= std::min<std::uint64_t>(over, next->block->granules);
       next = RetireQueue::next(next);
@@ -194,11 +195,11 @@ std::uint64_t MappingTable::retire(const Fences& fences, std::uint64_t keep_gran
 
 std::uint64_t MappingTable::retire_oldest(const Fences& fences, std::uint64_t most) {
   Mapping* next = stale_.front();
-  for (int looked = 0; next != nullptr && looked < kOldest && !fences.passed(next->fence); ++looked) {
+  for (int looked = 0; next != nullptr && looked < kOldest && !fences.passed(next->fence()); ++looked) {
     next = RetireQueue::next(next);
   }
   scratch_.clear();
-  while (next != nullptr && scratch_.size() < most && fences.passed(next->fence) && continues(scratch_, next)) {
+  while (next != nullptr && scratch_.size() < most && fences.passed(next->fence()) && continues(scratch_, next)) {
     scratch_.push_back(next);
     next = RetireQueue::next(next);
   }

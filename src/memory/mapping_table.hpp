@@ -84,7 +84,7 @@ class MappingTable {
   std::vector<int> access_;
   std::vector<std::unique_ptr<VmmSegment>> segments_;
   std::vector<std::unique_ptr<VmmSegment>> lost_segments_;  // empty ones that the driver would not take back
-  Slab<Mapping> mappings_;
+  Slab<Mapping, 64> mappings_;
   RetireQueue stale_;
   std::vector<Mapping*> scratch_;
   std::atomic<std::uint64_t> mapping_count_{0};

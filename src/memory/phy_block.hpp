@@ -38,13 +38,15 @@ struct PhyBlock {
 struct Mapping {
   PhyBlock* block = nullptr;
   VmmSegment* segment = nullptr;
-  std::uint32_t slot = 0;    // the first granule of the segment that it covers
-  bool quarantined = false;  // the driver refused to unmap it: its addresses are lost until shutdown
-  Fence fence;               // of a stale one: when it may be unmapped
+  std::uint32_t slot : 31 = 0;        // the first granule of the segment that it covers
+  std::uint32_t quarantined : 1 = 0;  // the driver refused to unmap it: its addresses are lost until shutdown
+  StreamIndex stream = 0;             // of a stale one, with the tick: the fence behind which it may be unmapped
+  std::uint64_t tick = 0;
   Mapping* next_of_block = nullptr;
   ListLinks<Mapping> links;  // a stale one: in the retire queue, oldest first
 
   bool stale() const { return block->home != this; }
+  Fence fence() const { return {stream, tick}; }
 };
 
 // One reserved address range. Each slot, one granule long, is mapped to a PhyBlock or is empty.

@@ -57,7 +57,7 @@ class PhyPool {
   driver::Driver& driver_;
   const driver::MemoryProperties properties_;
   const std::uint32_t granule_shift_;
-  Slab<PhyBlock> blocks_;
+  Slab<PhyBlock, 64> blocks_;
   BlockList in_use_;
   BlockList spare_;
   BlockList lost_;

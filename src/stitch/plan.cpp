@@ -129,7 +129,7 @@ void Planner::consider(const PlanRequest& request, StateSteps& steps, std::size_
       cost_ns += kUnmapNs;
       empty += mapping->block->granules;
       if (price() >= best.cost_ns) return;  // it only grows from here on
-      if (!fences_.passed(mapping->fence)) return;
+      if (!fences_.passed(mapping->fence())) return;
     }
     end = std::max(end, segment->address_of(slot));
     if (view.right >= wanted_end) break;
@@ -237,7 +237,7 @@ std::optional<Plan> Planner::lay_out(const PlanRequest& request, StateSteps& ste
         plan.revive.push_back(mapping);
         plan.revived_granules += granules;
       } else {
-        if (!fences_.passed(mapping->fence)) return std::nullopt;
+        if (!fences_.passed(mapping->fence())) return std::nullopt;
         plan.retire.push_back(mapping);
         add_gap(slot, granules);
       }

@@ -73,7 +73,7 @@ TEST_F(MappingTableTest, ABlockMovesAndLeavesAStaleMappingBehind) {
   table_.settle(fresh);
   EXPECT_EQ(block->home, fresh);
   EXPECT_TRUE(old->stale());
-  EXPECT_EQ(old->fence.tick, 7u);
+  EXPECT_EQ(old->tick, 7u);
   EXPECT_EQ(table_.stale_granules(), 2u);
   EXPECT_EQ(table_.mapping_count(), 2u);
   EXPECT_EQ(pool_.in_use().size(), 1u);
@@ -92,7 +92,7 @@ TEST_F(MappingTableTest, AStaleMappingIsRevivedWithoutADriverCall) {
   table_.settle(old);
   EXPECT_EQ(fault_.calls(), calls);
   EXPECT_EQ(block->home, old);
-  EXPECT_EQ(fresh->fence.tick, 9u);
+  EXPECT_EQ(fresh->tick, 9u);
   EXPECT_EQ(table_.stale_granules(), 2u);
   check();
 }

@@ -130,8 +130,8 @@ TEST_P(PlanStreams, AMovedMappingIsRetiredBehindTheFenceOfItsOldRun) {
   const memory::Mapping* old = other->at(0);
   ASSERT_NE(old, nullptr);
   EXPECT_TRUE(old->stale());
-  EXPECT_EQ(old->fence.stream, rig.b.stream());
-  EXPECT_EQ(old->fence.tick, kPending);
+  EXPECT_EQ(old->stream, rig.b.stream());
+  EXPECT_EQ(old->tick, kPending);
   EXPECT_EQ(rig.table.retire(rig.fences, 0), 0u);
   ASSERT_TRUE(rig.fences.poll().ok());  // the wait's event has passed by now
   EXPECT_EQ(rig.table.retire(rig.fences, 0), 2u);

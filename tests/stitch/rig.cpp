@@ -63,7 +63,8 @@ VmmSegment* Rig::lay(Pool& pool, std::string_view layout) {
           PhyBlock* block = part.name.empty() ? phy.create(part.granules).value() : spare(part.name, part.granules);
           Mapping* mapping = table.map(segment, slot, block).value();
           EXPECT_TRUE(table.set_access(segment, slot, part.granules).ok());
-          mapping->fence = {pool.stream(), item.kind == 's' ? kPending : 0};
+          mapping->stream = pool.stream();
+          mapping->tick = item.kind == 's' ? kPending : 0;
           if (!stale) table.settle(mapping);
           if (item.kind == 'Q') {
             driver.arm({.kind = Step::unmap});
@@ -130,7 +131,7 @@ std::string Rig::books() const {
             << (mapping->quarantined ? "q"
                 : mapping->stale()   ? "s"
                                      : "h");
-        if (mapping->stale()) out << mapping->fence.stream << "/" << mapping->fence.tick;
+        if (mapping->stale()) out << mapping->stream << "/" << mapping->tick;
         slot += mapping->block->granules;
       }
       out << "\n";
