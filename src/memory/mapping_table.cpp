@@ -56,7 +56,7 @@ Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyB
   GMLAKE_CHECK(end <= segment->slot_count);
   std::vector<Mapping*>& slots = segment->slots;
   if (slots.capacity() < end) {  // had now, used once the driver has mapped
-    slots.reserve(std::clamp<std::size_t>(slots.capacity() + slots.capacity() / 256, end, segment->slot_count));
+    slots.reserve(std::clamp<std::size_t>(slots.capacity() / 16 * 17, end, segment->slot_count));
   }
   Mapping* mapping = mappings_.take();
   mapping->block = block;
