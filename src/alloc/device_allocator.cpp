@@ -133,14 +133,7 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
     StreamState& freed_on = stream ? named_stream({device_, *stream}) : *streams_[block->pool->stream()];
     const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;
-    if (!at_once) {  // nothing changes before all that can run out of host memory has been had
-      for (const memory::StreamIndex use : uses_of(*block, freed_on.index)) {
-        fences.push_back({use, ++streams_[use]->tick});
-      }
-      const memory::StreamIndex own = block->pool->stream();
-      deferred_.push_back({block, fences, {own, ++streams_[own]->tick}});
-      drop_uses(*block);
-    }
+    if (!at_once) fences = defer(block, freed_on.index);
     live_.take(address);
     Pool& pool = *block->pool;
     const std::uint64_t bytes = block->bytes;
@@ -157,7 +150,7 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     }
     usage_.defer(pool.size_class(), bytes, requested);
     block->state = State::pending;
-    many_deferred = deferred_.size() % kDeferredBatch == 0;
+    many_deferred = deferred_.live_count() % kDeferredBatch == 0;
   }
   // Recorded now, not when memory runs short: the sooner the fence, the sooner the memory is back. A fence that cannot
   // be recorded never passes by itself: the block stays out of use until a rung of the ladder waits for its stream.
@@ -169,23 +162,6 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
   }
   worker_.wake();  // which asks for the fences as time goes on
   return {};
-}
-
-// The streams whose work a block freed on `freed_on` has to outlive, its own not among them.
-std::vector<memory::StreamIndex> DeviceAllocator::uses_of(const Block& block, memory::StreamIndex freed_on) const {
-  std::vector<memory::StreamIndex> uses;
-  if (const auto found = uses_.find(&block); found != uses_.end()) uses = found->second;
-  if (block.pool->stream() != freed_on && std::find(uses.begin(), uses.end(), freed_on) == uses.end()) {
-    uses.push_back(freed_on);
-  }
-  return uses;
-}
-
-void DeviceAllocator::drop_uses(const Block& block) {
-  const auto found = uses_.find(&block);
-  if (found == uses_.end()) return;
-  for (const memory::StreamIndex use : found->second) --streams_[use]->uses;
-  uses_.erase(found);
 }
 
 Status DeviceAllocator::record_stream(Address address, driver::Stream stream) {
@@ -327,7 +303,7 @@ void DeviceAllocator::check_locked() const {
   for (const auto& stream : streams_) uses += stream->uses;
   for (const auto& [block, streams] : uses_) uses -= streams.size();
   GMLAKE_CHECK_EQ(uses, 0u);
-  GMLAKE_CHECK_EQ(pending_blocks, deferred_.size());
+  check_deferred(pending_blocks);
   GMLAKE_CHECK_EQ(used_elsewhere, uses_.size());
 }
 

@@ -23,6 +23,7 @@
 #include "alloc/private_pools.hpp"
 #include "alloc/usage.hpp"
 #include "base/mutex.hpp"
+#include "base/slab.hpp"
 #include "driver/driver.hpp"
 #include "driver/gate.hpp"
 #include "driver/record.hpp"
@@ -134,6 +135,17 @@ class DeviceAllocator {
   void check() const;
 
  private:
+  // A block that was freed while other streams were using it. It waits for one fence of each, in their StreamStates.
+  struct Deferred {
+    stitch::Block* block = nullptr;
+    std::uint64_t own_tick = 0;  // of its own stream, at the free: what that enqueued on it came before
+    memory::StreamIndex own_stream = 0;
+    std::uint32_t fences_left = 0;
+  };
+  struct Awaited {
+    std::uint64_t tick = 0;
+    Deferred* deferred = nullptr;
+  };
   struct StreamState {
     memory::StreamIndex index = 0;
     driver::Stream stream;
@@ -141,11 +153,7 @@ class DeviceAllocator {
     std::unique_ptr<stitch::Pool> small;
     std::unique_ptr<stitch::Pool> large;  // both null for one that has only been recorded
     std::uint64_t uses = 0;               // entries of uses_ that name it
-  };
-  struct Deferred {  // freed, and in use on other streams until these fences pass
-    stitch::Block* block = nullptr;
-    std::vector<memory::Fence> fences;
-    memory::Fence own;  // of its own stream, at the free: what that enqueued on it came before
+    std::deque<Awaited> awaited;          // what waits for it, ticks ascending
   };
   struct StreamHash {
     std::size_t operator()(const driver::Stream& stream) const {
@@ -261,8 +269,14 @@ class DeviceAllocator {
   [[gnu::cold]] void note_free(const stitch::Block& block) GMLAKE_REQUIRES(state_);
   void note_moves(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_, state_);
   void count(std::uint64_t DeviceStats::*counter) GMLAKE_EXCLUDES(state_);
+  // A block that is freed while other streams are using it: device_deferred.cpp. The fences that it waits for are to be
+  // marked once `state` is let go. Throws std::bad_alloc with nothing changed.
+  std::vector<memory::Fence> defer(stitch::Block* block, memory::StreamIndex freed_on) GMLAKE_REQUIRES(state_);
   // Gives freed blocks whose fences have passed back to their pools; how many.
   std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
+  // The same for a few fences, by what Fences knows, of the first `left` streams of awaited_. True: there may be more.
+  bool reclaim_some(std::size_t& left, std::uint64_t& returned) GMLAKE_REQUIRES(state_);
+  void complete(const Deferred& deferred) GMLAKE_REQUIRES(state_);
   // Both go on past a stream that refuses, and keep its refusal for the request's error.
   void mark_all_streams() GMLAKE_REQUIRES(grow_);
   void wait_for_all_streams() GMLAKE_REQUIRES(grow_);
@@ -307,6 +321,7 @@ class DeviceAllocator {
   std::uint64_t granule() const { return std::uint64_t{1} << granule_shift_; }
   PhyBlockInfo describe(const memory::PhyBlock& block) const GMLAKE_REQUIRES(grow_);
   void check_locked() const GMLAKE_REQUIRES(grow_, state_);
+  void check_deferred(std::uint64_t pending_blocks) const GMLAKE_REQUIRES(state_);
 
   driver::RecordDriver meter_;  // counts and times the calls that the gate lets through: slow paths alone make any
   driver::Gate driver_;
@@ -368,8 +383,9 @@ class DeviceAllocator {
   PrivatePools private_pools_ GMLAKE_GUARDED_BY(state_);
   stitch::AddressMap live_ GMLAKE_GUARDED_BY(state_);
   std::unordered_map<const stitch::Block*, std::vector<memory::StreamIndex>> uses_ GMLAKE_GUARDED_BY(state_);
-  std::deque<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
-  mutable Usage usage_ GMLAKE_GUARDED_BY(state_);  // a reader settles pools first: settle_pools()
+  Slab<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
+  std::vector<StreamState*> awaited_ GMLAKE_GUARDED_BY(state_);  // those that something waits for
+  mutable Usage usage_ GMLAKE_GUARDED_BY(state_);                // a reader settles pools first: settle_pools()
   History history_ GMLAKE_GUARDED_BY(state_);
   DeviceStats counts_ GMLAKE_GUARDED_BY(state_);  // what no other class counts; the rest of it stays zero
 

@@ -23,7 +23,7 @@ Next DeviceAllocator::background_step() noexcept {
     {
       const MutexLock lock(state_);
       counts_.background_returned += returned;
-      waiting = !deferred_.empty();
+      waiting = !awaited_.empty();
     }
     if (slow_requests_.load() != 0) return Next::later;
     const MutexLock grow(grow_);

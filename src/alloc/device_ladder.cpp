@@ -142,44 +142,6 @@ DeviceAllocator::Found DeviceAllocator::fit(const Request& request) {
   return hand_out(request.pool, run, request.bytes, request.requested, runs_before);
 }
 
-std::uint64_t DeviceAllocator::reclaim_deferred() {
-  (void)fences_.poll().ok();  // an event that cannot be queried has not passed
-  const MutexLock lock(state_);
-  const auto kept = std::partition(deferred_.begin(), deferred_.end(), [this](const Deferred& deferred) {
-    return std::any_of(deferred.fences.begin(), deferred.fences.end(),
-                       [this](const memory::Fence& fence) { return !fences_.passed(fence); });
-  });
-  for (auto passed = kept; passed != deferred_.end(); ++passed) {
-    Pool* pool = passed->block->pool;
-    const Address address = passed->block->address;
-    const std::uint64_t bytes = passed->block->bytes;
-    const std::size_t runs_before = pool->settled_runs();
-    // Not the tick of now, whose fence nobody has waited for. Where it was inherited, all ticks of its first stream
-    // have passed.
-    pool->give_back(passed->block, passed->own.stream == pool->stream() ? passed->own.tick : 0);
-    if (history_.on()) {
-      history_.add(History::Action::free_completed, address, bytes, streams_[pool->stream()]->stream.handle);
-    }
-    usage_.complete(pool->size_class(), bytes, runs_before, pool->settled_runs());
-  }
-  const auto returned = static_cast<std::uint64_t>(deferred_.end() - kept);
-  deferred_.erase(kept, deferred_.end());
-  return returned;
-}
-
-// What memory waits for: the streams that have some, and those that still use what was freed on others.
-std::vector<memory::Fence> DeviceAllocator::stream_ticks() const {
-  const MutexLock lock(state_);
-  std::vector<memory::Fence> ticks;
-  for (const StreamState* stream : allocating_) ticks.push_back({stream->index, stream->tick});
-  for (const Deferred& deferred : deferred_) {
-    for (const memory::Fence& fence : deferred.fences) {
-      if (streams_[fence.stream]->small == nullptr && !fences_.passed(fence)) ticks.push_back(fence);
-    }
-  }
-  return ticks;
-}
-
 void DeviceAllocator::mark_all_streams() {
   for (const memory::Fence& fence : stream_ticks()) {
     Status marked = fences_.mark(fence.stream, fence.tick);

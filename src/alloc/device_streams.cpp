@@ -4,6 +4,7 @@
 
 #include "alloc/device_allocator.hpp"
 #include "alloc/hot_path.hpp"
+#include "base/room.hpp"
 
 namespace gmlake::alloc {
 
@@ -26,7 +27,7 @@ DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle
   if (last_stream_ != nullptr && last_stream_->stream.handle == handle) return *last_stream_;
   StreamState& state = named_stream({device_, handle});
   if (state.large == nullptr) {
-    allocating_.reserve(allocating_.size() + 1);
+    make_room(allocating_, allocating_.size() + 1);
     auto small = std::make_unique<Pool>(state.index, SizeClass::small, blocks_);
     state.large = std::make_unique<Pool>(state.index, SizeClass::large, blocks_);
     state.small = std::move(small);
@@ -64,15 +65,17 @@ Status DeviceAllocator::forget_stream(driver::Stream stream) {
     if (found == stream_by_handle_.end()) return {};
     state = found->second;
     last = {state->index, ++state->tick};
-    forgotten_.reserve(forgotten_.size() + 1);
+    make_room(forgotten_, forgotten_.size() + 1);
   }
   if (Status marked = fences_.mark(last.stream, last.tick); !marked.ok()) return marked;
-  const MutexLock lock(state_);
-  fences_.close(last.stream);
-  stream_by_handle_.erase(stream);
-  if (last_stream_ == state) last_stream_ = nullptr;
-  state->stream.handle = kForgotten;  // the handle is another stream's from now on
-  forgotten_.push_back(state);
+  {
+    const MutexLock lock(state_);
+    stream_by_handle_.erase(stream);
+    if (last_stream_ == state) last_stream_ = nullptr;
+    state->stream.handle = kForgotten;  // the handle is another stream's from now on
+    forgotten_.push_back(state);
+  }
+  fences_.close(last.stream);  // waits for event calls of others: without the lock that hits take
   return {};
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/room.hpp"
+
 namespace gmlake::alloc {
 namespace {
 
@@ -62,7 +64,7 @@ PrivatePools::PrivatePool* PrivatePools::find(PoolId id) {
 
 void PrivatePools::retire(PoolId id, std::vector<memory::Fence> fences) {
   const auto found = pools_.find(id);
-  retired_.reserve(retired_.size() + 1);
+  make_room(retired_, retired_.size() + 1);
   retired_.push_back(std::move(found->second));
   retired_.back().fences = std::move(fences);
   pools_.erase(found);

@@ -4,11 +4,12 @@
 #include <cstdint>
 
 #include "base/check.hpp"
+#include "base/room.hpp"
 
 namespace gmlake::memory {
 
 Fences::~Fences() {
-  const MutexLock lock(mutex_);
+  const MutexLock lock(calls_);
   for (Clock& clock : clocks_) {
     for (const Mark& mark : clock.marks) (void)driver_.event_destroy(mark.event).ok();
   }
@@ -18,63 +19,76 @@ Fences::~Fences() {
 }
 
 StreamIndex Fences::open(driver::Stream stream) {
-  const MutexLock lock(mutex_);
-  if (events_.size() <= static_cast<std::size_t>(stream.device)) {
-    events_.resize(static_cast<std::size_t>(stream.device) + 1);
-  }
+  const MutexLock lock(names_mutex_);
   if (free_.empty()) {
-    busy_.reserve(clocks_.size() + 1);  // neither grows where that would lose something
-    free_.reserve(clocks_.size() + 1);
-    clocks_.emplace_back();
-    free_.push_back(static_cast<StreamIndex>(clocks_.size() - 1));
+    const std::size_t count = names_.size() + 1;
+    make_room(names_, count);  // nothing grows where that would lose something
+    make_room(free_, count);
+    passed_.grow_to(count);
+    names_.emplace_back();
+    free_.push_back(static_cast<StreamIndex>(count - 1));
   }
   const StreamIndex index = free_.back();
   free_.pop_back();
-  clocks_[index].stream = stream;
-  clocks_[index].open = true;
+  names_[index] = {stream, true};
   return index;
 }
 
 void Fences::close(StreamIndex stream) {
-  const MutexLock lock(mutex_);
-  Clock& clock = clocks_[stream];
-  (clock.marks.empty() ? clock.passed_tick : clock.marks.back().tick) = UINT64_MAX;
-  clock.open = false;
+  const MutexLock lock(calls_);
+  Clock& closed = clock(stream);
+  if (closed.marks.empty()) {
+    passed_[stream].store(UINT64_MAX, std::memory_order_release);
+  } else {
+    closed.marks.back().tick = UINT64_MAX;
+  }
+  const MutexLock names(names_mutex_);
+  names_[stream].open = false;
 }
 
+// Without calls_: its last mark has passed, so nothing is left of the clock but a tick that may still be wanted. That
+// is one of the former stream's, which have passed.
 void Fences::reclaim(StreamIndex stream, std::uint64_t tick) {
-  const MutexLock lock(mutex_);
-  Clock& clock = clocks_[stream];
-  GMLAKE_CHECK(clock.marks.empty() && clock.passed_tick >= tick);
-  clock.open = false;
-  clock.wanted_tick = 0;
-  clock.passed_tick = tick;
+  const MutexLock lock(names_mutex_);
+  GMLAKE_CHECK(passed({stream, tick}));
+  names_[stream].open = false;
+  passed_[stream].store(tick, std::memory_order_release);
   free_.push_back(stream);
 }
 
 driver::Stream Fences::stream(StreamIndex index) const {
-  const MutexLock lock(mutex_);
-  return clocks_[index].stream;
+  const MutexLock lock(names_mutex_);
+  return names_[index].stream;
 }
 
-bool Fences::captured(StreamIndex stream) {
-  const MutexLock lock(mutex_);
-  return !check_capture(clocks_[stream], Step::none).ok();
-}
+bool Fences::captured(StreamIndex index) { return !check_capture(stream(index), Step::none).ok(); }
 
 bool Fences::capture_under_way() {
-  const MutexLock lock(mutex_);
-  return std::any_of(clocks_.begin(), clocks_.end(), [this](const Clock& clock) GMLAKE_REQUIRES(mutex_) {
-    return clock.open && !check_capture(clock, Step::none).ok();
-  });
+  std::vector<driver::Stream> open;
+  {
+    const MutexLock lock(names_mutex_);
+    for (const Name& name : names_) {
+      if (name.open) open.push_back(name.stream);
+    }
+  }
+  return std::any_of(open.begin(), open.end(),
+                     [this](driver::Stream each) { return !check_capture(each, Step::none).ok(); });
 }
 
 // No stream says by itself when a capture of it begins, so it is asked each time.
-Status Fences::check_capture(const Clock& clock, Step step) {
-  const Result<driver::CaptureState> capture = driver_.capture_state(clock.stream);
+Status Fences::check_capture(driver::Stream stream, Step step) const {
+  const Result<driver::CaptureState> capture = driver_.capture_state(stream);
   if (!capture) return capture.error();
   if (*capture == driver::CaptureState::none) return {};
-  return Error{ErrorCode::captured, step, clock.stream.handle};
+  return Error{ErrorCode::captured, step, stream.handle};
+}
+
+Fences::Clock& Fences::clock(StreamIndex stream) {
+  while (clocks_.size() <= stream) {
+    make_room(busy_, clocks_.size() + 1);  // so that to list one costs nothing
+    clocks_.emplace_back();
+  }
+  return clocks_[stream];
 }
 
 void Fences::list(StreamIndex stream) {
@@ -84,40 +98,43 @@ void Fences::list(StreamIndex stream) {
 }
 
 Status Fences::mark(StreamIndex stream, std::uint64_t tick) {
-  const MutexLock lock(mutex_);
+  const MutexLock lock(calls_);
   return mark_locked(stream, tick);
 }
 
 Status Fences::mark_locked(StreamIndex stream, std::uint64_t tick) {
-  Clock& clock = clocks_[stream];
-  if (clock.passed_tick >= tick || (!clock.marks.empty() && clock.marks.back().tick >= tick)) return {};
-  Status recorded = check_capture(clock, Step::event_record);
-  if (recorded.ok()) recorded = record(clock, tick);
+  Clock& marked = clock(stream);
+  if (passed({stream, tick}) || (!marked.marks.empty() && marked.marks.back().tick >= tick)) return {};
+  Status recorded = check_capture(this->stream(stream), Step::event_record);
+  if (recorded.ok()) recorded = record(stream, tick);
   if (recorded.ok()) {
     list(stream);
   } else if (recorded.error().code == ErrorCode::captured) {
-    clock.wanted_tick = std::max(clock.wanted_tick, tick);
+    marked.wanted_tick = std::max(marked.wanted_tick, tick);
     list(stream);
   }
   return recorded;
 }
 
-Status Fences::record(Clock& clock, std::uint64_t tick) {
-  Events& events = events_[static_cast<std::size_t>(clock.stream.device)];
+Status Fences::record(StreamIndex stream, std::uint64_t tick) {
+  const driver::Stream on = this->stream(stream);
+  if (events_.size() <= static_cast<std::size_t>(on.device)) events_.resize(static_cast<std::size_t>(on.device) + 1);
+  Events& events = events_[static_cast<std::size_t>(on.device)];
   if (events.idle.empty()) {
     events.idle.reserve(events.made + 1);  // of every event there is: none is lost for want of host memory
-    Result<driver::Event> made = driver_.event_create(clock.stream.device);
+    Result<driver::Event> made = driver_.event_create(on.device);
     if (!made) return made.error();
     ++events.made;
     events.idle.push_back(*made);
   }
-  clock.marks.push_back({tick, events.idle.back()});
-  Status recorded = driver_.event_record(clock.marks.back().event, clock.stream);
+  std::deque<Mark>& marks = clocks_[stream].marks;
+  marks.push_back({tick, events.idle.back()});
+  Status recorded = driver_.event_record(marks.back().event, on);
   // Should a capture have begun on another thread since the stream was asked about, the event may be part of the graph:
   // it would never pass. It stays idle; its next record makes it an ordinary one again.
-  if (recorded.ok()) recorded = check_capture(clock, Step::event_record);
+  if (recorded.ok()) recorded = check_capture(on, Step::event_record);
   if (!recorded.ok()) {
-    clock.marks.pop_back();
+    marks.pop_back();
     return recorded;
   }
   events.idle.pop_back();
@@ -125,31 +142,32 @@ Status Fences::record(Clock& clock, std::uint64_t tick) {
   return {};
 }
 
-void Fences::pass_front(Clock& clock) {
-  clock.passed_tick = clock.marks.front().tick;
-  events_[static_cast<std::size_t>(clock.stream.device)].idle.push_back(clock.marks.front().event);
-  clock.marks.pop_front();
+void Fences::pass_front(StreamIndex stream) {
+  std::deque<Mark>& marks = clocks_[stream].marks;
+  events_[static_cast<std::size_t>(this->stream(stream).device)].idle.push_back(marks.front().event);
+  passed_[stream].store(marks.front().tick, std::memory_order_release);
+  marks.pop_front();
   pending_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 Status Fences::poll_clock(StreamIndex stream) {
-  Clock& clock = clocks_[stream];
-  if (clock.wanted_tick != 0) {
-    Status marked = mark_locked(stream, clock.wanted_tick);
-    if (marked.ok()) clock.wanted_tick = 0;
+  Clock& polled = clocks_[stream];
+  if (polled.wanted_tick != 0) {
+    Status marked = mark_locked(stream, polled.wanted_tick);
+    if (marked.ok()) polled.wanted_tick = 0;
     if (!marked.ok() && marked.error().code != ErrorCode::captured) return marked;
   }
-  while (!clock.marks.empty()) {
-    const Result<bool> done = driver_.event_query(clock.marks.front().event);
+  while (!polled.marks.empty()) {
+    const Result<bool> done = driver_.event_query(polled.marks.front().event);
     if (!done) return done.error();
     if (!*done) break;
-    pass_front(clock);
+    pass_front(stream);
   }
   return {};
 }
 
 Status Fences::poll() {
-  const MutexLock lock(mutex_);
+  const MutexLock lock(calls_);
   Status first;
   if (busy_.empty()) return first;
   const driver::RelaxedCapture relaxed(driver_);
@@ -168,40 +186,36 @@ Status Fences::poll() {
   return first;
 }
 
-bool Fences::passed(const Fence& fence) const {
-  const MutexLock lock(mutex_);
-  return clocks_[fence.stream].passed_tick >= fence.tick;
-}
-
 Status Fences::wait(const Fence& fence) {
   const driver::RelaxedCapture relaxed(driver_);
   for (;;) {
     Mark oldest;
     {
-      const MutexLock lock(mutex_);
+      const MutexLock lock(calls_);
       if (Status marked = mark_locked(fence.stream, fence.tick); !marked) return marked;
+      if (passed(fence)) return {};
       const Clock& clock = clocks_[fence.stream];
-      if (clock.passed_tick >= fence.tick) return {};
       GMLAKE_CHECK(!clock.marks.empty());
       oldest = clock.marks.front();
     }
     // May last as long as the stream's work: without the lock. Should a poll() elsewhere see the event passed and use
-    // it again meanwhile, this waits for more than it must; ticks say which it was.
+    // it again meanwhile, this waits for more than it must; ticks say which it was, and once the fence has passed, the
+    // clock may be another stream's, whose ticks say nothing.
     if (Status waited = driver_.event_synchronize(oldest.event); !waited) return waited;
-    const MutexLock lock(mutex_);
-    Clock& clock = clocks_[fence.stream];
-    if (!clock.marks.empty() && clock.marks.front().tick == oldest.tick) pass_front(clock);
+    const MutexLock lock(calls_);
+    if (passed(fence)) return {};
+    const Clock& clock = clocks_[fence.stream];
+    if (!clock.marks.empty() && clock.marks.front().tick == oldest.tick) pass_front(fence.stream);
   }
 }
 
 Status Fences::make_stream_wait(StreamIndex waiter, const Fence& fence) {
-  const MutexLock lock(mutex_);
-  const Clock& clock = clocks_[fence.stream];
+  const MutexLock lock(calls_);
   if (Status marked = mark_locked(fence.stream, fence.tick); !marked) return marked;
-  if (clock.passed_tick >= fence.tick) return {};
-  if (Status free = check_capture(clocks_[waiter], Step::stream_wait); !free.ok()) return free;
-  for (const Mark& mark : clock.marks) {
-    if (mark.tick >= fence.tick) return driver_.stream_wait(clocks_[waiter].stream, mark.event);
+  if (passed(fence)) return {};
+  if (Status free = check_capture(stream(waiter), Step::stream_wait); !free.ok()) return free;
+  for (const Mark& mark : clocks_[fence.stream].marks) {
+    if (mark.tick >= fence.tick) return driver_.stream_wait(stream(waiter), mark.event);
   }
   GMLAKE_CHECK(false);
 }

@@ -10,8 +10,9 @@
 // A clock outlives its stream until its last tick has passed. The next stream takes it over and goes on counting where
 // it stopped, so that fences of the former stream stay passed.
 //
-// Thread-safe by a lock of its own, which is held across event calls (0.1 to 0.2 us), those that wait for the device
-// excepted, and which the hot path never takes.
+// Thread-safe by two locks of its own. `calls` is held across event calls (0.1 to 0.2 us; making an event takes
+// longer), those that wait for the device excepted. `names` never is: what is called with the device's `state` held,
+// open(), reclaim() and passed(), takes that one or none, so that no hit waits for a driver call.
 #pragma once
 
 #include <atomic>
@@ -19,6 +20,7 @@
 #include <deque>
 #include <vector>
 
+#include "base/growing_array.hpp"
 #include "base/mutex.hpp"
 #include "driver/driver.hpp"
 #include "memory/phy_block.hpp"
@@ -56,8 +58,8 @@ class Fences {
   // stream passes nothing, the others do.
   Status poll();
 
-  // By what poll() has seen; makes no driver call.
-  bool passed(const Fence& fence) const;
+  // By what poll() has seen; makes no driver call and takes no lock.
+  bool passed(const Fence& fence) const { return passed_[fence.stream].load(std::memory_order_acquire) >= fence.tick; }
 
   // Waits until the fence has passed, marking it first where nothing stands for it yet. Not for use while a capture is
   // known to be under way.
@@ -70,15 +72,16 @@ class Fences {
   std::uint64_t events_pending() const { return pending_.load(std::memory_order_relaxed); }
 
  private:
+  struct Name {
+    driver::Stream stream;
+    bool open = false;
+  };
   struct Mark {
     std::uint64_t tick = 0;
     driver::Event event = driver::Event::none;
   };
   struct Clock {
-    driver::Stream stream;
-    bool open = false;
-    bool listed = false;  // in busy_
-    std::uint64_t passed_tick = 0;
+    bool listed = false;            // in busy_
     std::uint64_t wanted_tick = 0;  // to be marked once the capture of its stream is over
     std::deque<Mark> marks;         // recorded and not known to have passed, ticks ascending
   };
@@ -87,20 +90,24 @@ class Fences {
     std::size_t made = 0;  // idle ones and pending ones
   };
 
-  Status check_capture(const Clock& clock, Step step) GMLAKE_REQUIRES(mutex_);
-  Status record(Clock& clock, std::uint64_t tick) GMLAKE_REQUIRES(mutex_);
-  Status mark_locked(StreamIndex stream, std::uint64_t tick) GMLAKE_REQUIRES(mutex_);
-  void list(StreamIndex stream) GMLAKE_REQUIRES(mutex_);
-  void pass_front(Clock& clock) GMLAKE_REQUIRES(mutex_);
-  Status poll_clock(StreamIndex stream) GMLAKE_REQUIRES(mutex_);
+  Clock& clock(StreamIndex stream) GMLAKE_REQUIRES(calls_);  // made when it is first needed; throws std::bad_alloc
+  Status check_capture(driver::Stream stream, Step step) const;
+  Status record(StreamIndex stream, std::uint64_t tick) GMLAKE_REQUIRES(calls_);
+  Status mark_locked(StreamIndex stream, std::uint64_t tick) GMLAKE_REQUIRES(calls_);
+  void list(StreamIndex stream) GMLAKE_REQUIRES(calls_);
+  void pass_front(StreamIndex stream) GMLAKE_REQUIRES(calls_);
+  Status poll_clock(StreamIndex stream) GMLAKE_REQUIRES(calls_);
 
   driver::Driver& driver_;
-  mutable Mutex mutex_;
-  std::deque<Clock> clocks_ GMLAKE_GUARDED_BY(mutex_);
-  std::vector<StreamIndex> free_ GMLAKE_GUARDED_BY(mutex_);  // clocks without a stream
-  std::vector<StreamIndex> busy_ GMLAKE_GUARDED_BY(mutex_);  // with marks or a wanted tick: what poll() looks at
-  std::vector<Events> events_ GMLAKE_GUARDED_BY(mutex_);     // by device
-  std::atomic<std::uint64_t> pending_{0};                    // written under mutex_
+  mutable Mutex calls_ GMLAKE_ACQUIRED_BEFORE(names_mutex_);
+  mutable Mutex names_mutex_;
+  std::vector<Name> names_ GMLAKE_GUARDED_BY(names_mutex_);
+  std::vector<StreamIndex> free_ GMLAKE_GUARDED_BY(names_mutex_);  // clocks without a stream
+  std::deque<Clock> clocks_ GMLAKE_GUARDED_BY(calls_);
+  std::vector<StreamIndex> busy_ GMLAKE_GUARDED_BY(calls_);  // with marks or a wanted tick: what poll() looks at
+  std::vector<Events> events_ GMLAKE_GUARDED_BY(calls_);     // by device
+  GrowingArray<std::atomic<std::uint64_t>> passed_;          // the tick; written by whoever holds calls_, or the clock
+  std::atomic<std::uint64_t> pending_{0};                    // written under calls_
 };
 
 }  // namespace gmlake::memory

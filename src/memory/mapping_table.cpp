@@ -4,6 +4,7 @@
 
 #include "base/check.hpp"
 #include "base/counter.hpp"
+#include "base/room.hpp"
 
 namespace gmlake::memory {
 namespace {
@@ -23,8 +24,8 @@ bool continues(const std::vector<Mapping*>& gathered, const Mapping* mapping) {
 }  // namespace
 
 Result<VmmSegment*> MappingTable::reserve(std::uint32_t slot_count) {
-  segments_.reserve(segments_.size() + 1);
-  lost_segments_.reserve(lost_segments_.size() + segments_.size() + 1);  // each may end there
+  make_room(segments_, segments_.size() + 1);
+  make_room(lost_segments_, lost_segments_.size() + segments_.size() + 1);  // each may end there
   auto segment = std::make_unique<VmmSegment>();
   segment->granule_shift = granule_shift_;
   segment->slot_count = slot_count;
@@ -127,16 +128,17 @@ void MappingTable::forget(Mapping* mapping) {
   mappings_.put(mapping);
 }
 
+Status MappingTable::unmap_slots(const VmmSegment& segment, std::uint32_t begin, std::uint32_t end) {
+  return driver_.unmap(segment.address_of(begin), std::uint64_t{end - begin} << granule_shift_);
+}
+
 Status MappingTable::unmap(std::span<Mapping* const> adjacent) {
   for (std::size_t i = 0; i < adjacent.size(); ++i) {
     GMLAKE_CHECK(adjacent[i]->stale());
     GMLAKE_CHECK(i == 0 ||
                  (adjacent[i]->segment == adjacent[i - 1]->segment && adjacent[i]->slot == end_slot(adjacent[i - 1])));
   }
-  const VmmSegment* segment = adjacent.front()->segment;
-  const std::uint32_t begin = adjacent.front()->slot;
-  const std::uint32_t end = end_slot(adjacent.back());
-  const Status unmapped = driver_.unmap(segment->address_of(begin), std::uint64_t{end - begin} << granule_shift_);
+  const Status unmapped = unmap_slots(*adjacent.front()->segment, adjacent.front()->slot, end_slot(adjacent.back()));
   for (Mapping* mapping : adjacent) {
     if (unmapped.ok()) {
       add(retired_, 1);
@@ -223,19 +225,21 @@ Status MappingTable::retire_all_of(PhyBlock* block) {
 
 void MappingTable::shut_down() {
   while (PhyBlock* block = pool_.in_use().front()) leave_home(block, {});
-  // Whole runs of mappings in one call each, and with no host memory; what the driver refuses is left to it.
+  // Whole runs of mappings in one call each, and with no host memory; one by one where that is refused, so that one
+  // that the driver will not unmap keeps no other. What it refuses then is left to it.
   for (const auto& segment : segments_) {
     for (std::uint32_t slot = 0; slot < segment->slots.size();) {
       const std::uint32_t begin = slot;
       while (const Mapping* mapping = segment->at(slot)) slot = end_slot(mapping);
       if (slot == begin) {
         ++slot;
-      } else if (driver_.unmap(segment->address_of(begin), std::uint64_t{slot - begin} << granule_shift_).ok()) {
-        for (std::uint32_t at = begin; at < slot;) {
-          Mapping* mapping = segment->slots[at];
-          at = end_slot(mapping);
-          forget(mapping);
-        }
+        continue;
+      }
+      const bool all = unmap_slots(*segment, begin, slot).ok();
+      for (std::uint32_t at = begin; at < slot;) {
+        Mapping* mapping = segment->slots[at];
+        at = end_slot(mapping);
+        if (all || unmap_slots(*segment, mapping->slot, at).ok()) forget(mapping);
       }
     }
   }

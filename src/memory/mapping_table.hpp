@@ -4,7 +4,8 @@
 // queue, oldest first, until it is revived as the home again, or retired: unmapped, once its fence has passed.
 //
 // Protected by the device's `grow` lock; the counters may be read without it. All driver calls that change mappings are
-// made here, and here alone.
+// made here, and here alone. Neither this class nor PhyPool knows the lock, and their owner cannot say GUARDED_BY of
+// them, since that would cover the counters too: who calls anything else holds `grow`, as their callers' REQUIRES say.
 #pragma once
 
 #include <atomic>
@@ -76,6 +77,7 @@ class MappingTable {
  private:
   using RetireQueue = IntrusiveList<Mapping, &Mapping::links>;
 
+  Status unmap_slots(const VmmSegment& segment, std::uint32_t begin, std::uint32_t end);  // one driver call
   void forget(Mapping* mapping);
 
   driver::Driver& driver_;

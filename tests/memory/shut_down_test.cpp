@@ -54,6 +54,16 @@ TEST_F(ShutDownTest, UnmapsRunsOfMappingsInOneCallEach) {
   EXPECT_EQ(fault_.calls(Step::unmap), 4u);  // [0, 6) and [8, 10) of one, [3, 7) and [15, 16) of the other
 }
 
+TEST_F(ShutDownTest, UnmapsOneByOneWhereARunIsRefused) {
+  populate();
+  fault_.arm({.kind = Step::unmap, .nth = 1, .code = ErrorCode::unknown});
+  table_.shut_down();
+  EXPECT_EQ(model_.usage(), driver::Usage{});
+  EXPECT_EQ(table_.mapping_count(), 0u);
+  EXPECT_EQ(pool_.held_bytes(), 0u);
+  check();
+}
+
 TEST_F(ShutDownTest, TriesAgainWhatWasRefusedBefore) {
   populate();
   fault_.arm({.kind = Step::unmap, .sticky = true, .code = ErrorCode::unknown});

@@ -1,0 +1,154 @@
+// Blocks of DeviceAllocator that are freed while other streams still use them, as record_stream or the free itself
+// said.
+//
+// Such a block waits for one fence of each of these streams. Every stream keeps a queue of what waits for it, in the
+// order of its ticks, and every block counts the fences that it still waits for: so what has passed is found without a
+// look at what has not, and a stream that stands still keeps no other back. `state` is held for a few of them at a
+// time.
+#include <algorithm>
+#include <cstdint>
+
+#include "alloc/device_allocator.hpp"
+#include "base/check.hpp"
+#include "base/room.hpp"
+
+namespace gmlake::alloc {
+
+using stitch::Block;
+using stitch::Pool;
+
+namespace {
+
+constexpr int kFencesPerStep = 32;  // a few microseconds at the worst
+
+}  // namespace
+
+// The streams whose work a block freed on `freed_on` has to outlive, its own not among them.
+std::vector<memory::StreamIndex> DeviceAllocator::uses_of(const Block& block, memory::StreamIndex freed_on) const {
+  std::vector<memory::StreamIndex> uses;
+  if (const auto found = uses_.find(&block); found != uses_.end()) uses = found->second;
+  if (block.pool->stream() != freed_on && std::find(uses.begin(), uses.end(), freed_on) == uses.end()) {
+    uses.push_back(freed_on);
+  }
+  return uses;
+}
+
+void DeviceAllocator::drop_uses(const Block& block) {
+  const auto found = uses_.find(&block);
+  if (found == uses_.end()) return;
+  for (const memory::StreamIndex use : found->second) --streams_[use]->uses;
+  uses_.erase(found);
+}
+
+std::vector<memory::Fence> DeviceAllocator::defer(Block* block, memory::StreamIndex freed_on) {
+  const std::vector<memory::StreamIndex> uses = uses_of(*block, freed_on);
+  std::vector<memory::Fence> fences;
+  fences.reserve(uses.size());
+  make_room(awaited_, awaited_.size() + uses.size());
+  Deferred* const deferred = deferred_.take();
+  try {
+    for (const memory::StreamIndex use : uses) {
+      streams_[use]->awaited.push_back({streams_[use]->tick + 1, deferred});
+      fences.push_back({use, streams_[use]->tick + 1});
+    }
+  } catch (...) {
+    for (const memory::Fence& fence : fences) streams_[fence.stream]->awaited.pop_back();
+    deferred_.put(deferred);
+    throw;
+  }
+  for (const memory::StreamIndex use : uses) {
+    ++streams_[use]->tick;
+    if (streams_[use]->awaited.size() == 1) awaited_.push_back(streams_[use].get());
+  }
+  const memory::StreamIndex own = block->pool->stream();
+  *deferred = {block, ++streams_[own]->tick, own, static_cast<std::uint32_t>(uses.size())};
+  drop_uses(*block);
+  return fences;
+}
+
+std::uint64_t DeviceAllocator::reclaim_deferred() {
+  (void)fences_.poll().ok();  // an event that cannot be queried has not passed
+  std::uint64_t returned = 0;
+  std::size_t left = SIZE_MAX;
+  for (bool more = true; more;) {
+    const MutexLock lock(state_);
+    more = reclaim_some(left, returned);
+  }
+  return returned;
+}
+
+// From the last stream to the first: others may take streams off the list between two steps, and the last then takes
+// the place of the one that went. Going down, none that has not been looked at is missed by that.
+bool DeviceAllocator::reclaim_some(std::size_t& left, std::uint64_t& returned) {
+  left = std::min(left, awaited_.size());
+  for (int fences = kFencesPerStep; left > 0; --left, --fences) {
+    StreamState& stream = *awaited_[left - 1];
+    for (; !stream.awaited.empty() && fences_.passed({stream.index, stream.awaited.front().tick}); --fences) {
+      if (fences <= 0) return true;
+      Deferred* const deferred = stream.awaited.front().deferred;
+      stream.awaited.pop_front();
+      if (--deferred->fences_left != 0) continue;
+      complete(*deferred);
+      deferred_.put(deferred);
+      ++returned;
+    }
+    if (stream.awaited.empty()) {
+      awaited_[left - 1] = awaited_.back();
+      awaited_.pop_back();
+    }
+    if (fences <= 0) {
+      --left;
+      return left > 0;
+    }
+  }
+  return false;
+}
+
+void DeviceAllocator::complete(const Deferred& deferred) {
+  Block* const block = deferred.block;
+  Pool& pool = *block->pool;
+  const driver::Address address = block->address;
+  const std::uint64_t bytes = block->bytes;
+  const std::size_t runs_before = pool.settled_runs();
+  // Not the tick of now, whose fence nobody has waited for. Where it was inherited, all ticks of its first stream have
+  // passed.
+  pool.give_back(block, deferred.own_stream == pool.stream() ? deferred.own_tick : 0);
+  if (history_.on()) {
+    history_.add(History::Action::free_completed, address, bytes, streams_[pool.stream()]->stream.handle);
+  }
+  usage_.complete(pool.size_class(), bytes, runs_before, pool.settled_runs());
+}
+
+// What memory waits for: the streams that have some, and those that still use what was freed on others.
+std::vector<memory::Fence> DeviceAllocator::stream_ticks() const {
+  const MutexLock lock(state_);
+  std::vector<memory::Fence> ticks;
+  for (const StreamState* stream : allocating_) ticks.push_back({stream->index, stream->tick});
+  for (const StreamState* stream : awaited_) {
+    if (stream->small == nullptr) ticks.push_back({stream->index, stream->awaited.back().tick});
+  }
+  return ticks;
+}
+
+void DeviceAllocator::check_deferred(std::uint64_t pending_blocks) const {
+  std::uint64_t fences = 0;
+  std::size_t awaited = 0;
+  std::unordered_map<const Deferred*, std::uint32_t> fences_of;
+  for (const auto& stream : streams_) {
+    awaited += !stream->awaited.empty();
+    std::uint64_t last = 0;
+    for (const Awaited& waits : stream->awaited) {
+      GMLAKE_CHECK(last < waits.tick && waits.tick <= stream->tick);
+      GMLAKE_CHECK(waits.deferred->block->state == stitch::State::pending);
+      last = waits.tick;
+      ++fences_of[waits.deferred];
+      ++fences;
+    }
+  }
+  for (const auto& [deferred, count] : fences_of) GMLAKE_CHECK_EQ(count, deferred->fences_left);
+  GMLAKE_CHECK_EQ(awaited, awaited_.size());
+  GMLAKE_CHECK_EQ(fences_of.size(), deferred_.live_count());
+  GMLAKE_CHECK_EQ(pending_blocks, deferred_.live_count());
+}
+
+}  // namespace gmlake::alloc
