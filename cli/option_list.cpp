@@ -19,6 +19,8 @@ std::vector<ListedOption> listed_options() {
 void check_settings(const replay::Settings& settings) {
   Options scratch;
   for (const auto& [key, value] : settings) {
+    if (key == "record" && !value.empty())
+      throw CommandError("--set record: a replay has its trace; a live program records one");
     if (apply_option(scratch, key, value).ok()) continue;
     for (const OptionInfo& info : option_table()) {
       if (info.key == key) throw CommandError(fmt::format("--set {}={}: must be {}", key, value, info.range));

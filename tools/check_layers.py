@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 
-LAYERS = ["base", "driver", "memory", "stitch", "alloc", "observe"]  # bottom to top
+LAYERS = ["base", "driver", "memory", "stitch", "alloc", "observe", "entry"]  # bottom to top
 ABOVE = ("replay", "capi", "torch", "rmm")  # side by side: each may use all of LAYERS, none another
 CUDA_FOLDERS = ("src/driver/cuda", "src/torch", "src/rmm", "python")
 FAILED_CHECKS = ("src/base/check.cpp", "src/base/result.cpp")  # what cannot happen, and a Result taken unseen, abort

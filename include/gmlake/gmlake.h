@@ -8,8 +8,8 @@
  *  2. Pointers. An argument that must point to something may be NULL, and a handle may be of the wrong kind,
  *     destroyed already or no handle at all: the call fails with GMLAKE_INVALID_VALUE. Other pointers are trusted: an
  *     out pointer points to room for its type, a text ends with a zero byte.
- *  3. Handles. gmlake_allocator* and gmlake_vir_block* are numbers in the shape of pointers: they point to nothing,
- *     and only functions of this header know them. A number is not used again.
+ *  3. Handles. gmlake_allocator*, gmlake_vir_block* and gmlake_recorder* are numbers in the shape of pointers: they
+ *     point to nothing, and only functions of this header know them. A number is not used again.
  *  4. Ownership. What a ..._create function gave, the ..._destroy function of the same kind takes back, once.
  *     Destroying NULL is nothing, and no error. Texts that a function returns belong to the library.
  *  5. Threads. Any thread may call any function at any time, with two exceptions: a handle is destroyed when no other
@@ -49,6 +49,7 @@ extern "C" {
 
 typedef struct gmlake_allocator gmlake_allocator;
 typedef struct gmlake_vir_block gmlake_vir_block;
+typedef struct gmlake_recorder gmlake_recorder;
 
 typedef enum gmlake_status {
   GMLAKE_OK = 0,
@@ -66,7 +67,9 @@ typedef enum gmlake_status {
   GMLAKE_SHUT_DOWN = 12,        /* used while the process exits */
   GMLAKE_FORKED = 13,           /* used in the child of a fork */
   GMLAKE_UNKNOWN = 14,          /* the driver said something that is none of the others */
-  GMLAKE_CAPTURED = 15          /* a stream is being captured into a graph: not before that ends */
+  GMLAKE_CAPTURED = 15,         /* a stream is being captured into a graph: not before that ends */
+
+  GMLAKE_FILE_ERROR = 100 /* a file could not be written; what was there before is as it was */
 } gmlake_status;
 
 /* The version of the library, which may differ from the header's: major * 1,000,000 + minor * 1,000 + patch. */
@@ -84,7 +87,9 @@ GMLAKE_C_API const char* gmlake_last_error(void);
 
 /* An allocator for the GPUs of this machine. `options` is "key:value,key:value", as in GMLAKE_CONF; NULL or empty for
  * the defaults. A setting that is refused is GMLAKE_INVALID_OPTION, and there is no allocator. Where there is no GPU it
- * is GMLAKE_NO_DRIVER, unless the options say "driver:host". */
+ * is GMLAKE_NO_DRIVER, unless the options say "driver:host". With the option `record`, everything that is asked of it
+ * goes to a file, which is there once it is destroyed or the process exits: GMLAKE_FILE_ERROR where none can be begun.
+ */
 GMLAKE_C_API gmlake_status gmlake_allocator_create(const char* options, gmlake_allocator** allocator);
 /* The same with the option `driver` by itself: "cuda", or for tests of programs on machines without a GPU "host",
  * ordinary memory of this process, and "model", books alone, which hands out addresses with nothing behind them. Any
@@ -95,7 +100,8 @@ GMLAKE_C_API gmlake_status gmlake_allocator_create_on(const char* driver, const 
  * never destroyed: gmlake_allocator_destroy refuses it. Always the same handle. */
 GMLAKE_C_API gmlake_status gmlake_allocator_default(gmlake_allocator** allocator);
 /* Gives everything back to the driver, live blocks included: call it when all work on the memory is complete. Where
- * vir_blocks of it are left, that happens when the last of them is destroyed; the handle is of no use from now on. */
+ * vir_blocks of it are left, that happens when the last of them is destroyed; the handle is of no use from now on.
+ * GMLAKE_FILE_ERROR where its recording (option `record`) could not be written: the allocator is gone all the same. */
 GMLAKE_C_API gmlake_status gmlake_allocator_destroy(gmlake_allocator* allocator);
 
 /* `bytes` of `device` for work on `stream`. 0 bytes are a NULL pointer and no error. */
@@ -107,6 +113,10 @@ GMLAKE_C_API gmlake_status gmlake_deallocate(gmlake_allocator* allocator, void* 
 GMLAKE_C_API gmlake_status gmlake_deallocate_on(gmlake_allocator* allocator, void* pointer, void* stream);
 /* Work enqueued on `stream` by now uses the block: once freed, it is not handed out before that is complete. */
 GMLAKE_C_API gmlake_status gmlake_record_stream(gmlake_allocator* allocator, void* pointer, void* stream);
+/* Call it before a stream of `device` is destroyed, when no other thread names it any more. What it has cached goes to
+ * the others once its work is complete; its live blocks stay, and are freed with gmlake_deallocate. Afterwards the
+ * handle is that of a new stream. A stream that is unknown here is nothing to do. */
+GMLAKE_C_API gmlake_status gmlake_forget_stream(gmlake_allocator* allocator, int device, void* stream);
 /* Gives cached memory back to the driver until each device holds at most `keep_bytes`, or nothing more can go. */
 GMLAKE_C_API gmlake_status gmlake_trim(gmlake_allocator* allocator, uint64_t keep_bytes);
 
@@ -172,6 +182,36 @@ GMLAKE_C_API const char* gmlake_stat_name(size_t index);
 /* Peaks are the current values from now on. */
 GMLAKE_C_API gmlake_status gmlake_reset_peaks(gmlake_allocator* allocator, int device);
 
+/* A private pool, by a name of the caller's choice, as PyTorch's MempoolId_t. {0, 0} is no pool. */
+typedef struct gmlake_pool_id {
+  uint64_t first;
+  uint64_t second;
+} gmlake_pool_id;
+
+/* Which allocations belong to a pool: asked, on the allocating thread, for the stream of each; 1: they do, 0: they do
+ * not. It may be called at any time until gmlake_end_pool has returned, may call nothing of the allocator that asks,
+ * and must not throw or jump out. */
+typedef int (*gmlake_stream_filter)(void* stream, void* context);
+
+/* Private pools: memory that stays at its addresses, for graphs that are replayed. From begin to end, what is allocated
+ * on `device` for streams that the filter chooses, by any thread, belongs to the pool; where several filters choose a
+ * stream, the one begun last has it. Nothing leaves a pool while it has references: one from each begin and retain,
+ * less one for each release. With the last one gone, its live blocks become ordinary ones, and what is free in it goes
+ * to the cache once the work that is enqueued by now is complete. A pool that has a filter cannot begin a second one,
+ * one that has none cannot end it, and one without references cannot be released: GMLAKE_INVALID_VALUE. */
+GMLAKE_C_API gmlake_status gmlake_begin_pool(gmlake_allocator* allocator, int device, gmlake_pool_id pool,
+                                             gmlake_stream_filter filter, void* context);
+GMLAKE_C_API gmlake_status gmlake_end_pool(gmlake_allocator* allocator, int device, gmlake_pool_id pool);
+GMLAKE_C_API gmlake_status gmlake_retain_pool(gmlake_allocator* allocator, int device, gmlake_pool_id pool);
+GMLAKE_C_API gmlake_status gmlake_release_pool(gmlake_allocator* allocator, int device, gmlake_pool_id pool);
+/* How many references it has; 0 for a pool that is none. */
+GMLAKE_C_API gmlake_status gmlake_pool_references(gmlake_allocator* allocator, int device, gmlake_pool_id pool,
+                                                  uint64_t* references);
+
+/* Does one small piece of the background worker's work on the calling thread, for programs that run without it (option
+ * background_worker) and have idle time of their own. `more`: 0 where there is nothing more to do now. */
+GMLAKE_C_API gmlake_status gmlake_background_step(gmlake_allocator* allocator, int* more);
+
 #define GMLAKE_OOM_VERSION 1
 
 /* What is known of a request that ended for want of memory, mappings or addresses. */
@@ -229,6 +269,52 @@ GMLAKE_C_API gmlake_status gmlake_vir_block_phy_blocks(gmlake_vir_block* block, 
                                                        size_t* count);
 /* Gives the memory back, to be used again on the block's stream at once. */
 GMLAKE_C_API gmlake_status gmlake_vir_block_destroy(gmlake_vir_block* block);
+
+/* What is held at this moment, as a file: the first as torch.cuda.memory._dump_snapshot() writes it, for PyTorch's
+ * tools and `gmlake replay`; the second as JSON of the schema docs/snapshot.schema.json. Written whole or not at all:
+ * GMLAKE_FILE_ERROR says why not. No lock of the allocator is held while the file is written. */
+GMLAKE_C_API gmlake_status gmlake_write_pickle_snapshot(gmlake_allocator* allocator, const char* path);
+GMLAKE_C_API gmlake_status gmlake_write_json_snapshot(gmlake_allocator* allocator, const char* path);
+
+typedef enum gmlake_action {
+  GMLAKE_ALLOC = 0,          /* a block is handed out; bytes as requested */
+  GMLAKE_FREE_REQUESTED = 1, /* its caller frees it */
+  GMLAKE_FREE_COMPLETED = 2, /* and it may be handed out again */
+  GMLAKE_RECORD_STREAM = 3,  /* work on `stream` uses it */
+  GMLAKE_SEGMENT_MAP = 4,    /* physical memory came to lie at an address, for use */
+  GMLAKE_SEGMENT_UNMAP = 5,  /* and left it */
+  GMLAKE_TRIM = 6,           /* the caller gave cached memory back, down to `bytes` */
+  GMLAKE_OOM = 7             /* a request for `bytes` was refused; `address` is how much memory was left */
+} gmlake_action;
+
+typedef struct gmlake_event {
+  uint64_t address;
+  uint64_t bytes;
+  uint64_t stream;
+  uint64_t time_us; /* since 1970 */
+  uint64_t action;  /* a gmlake_action; later versions may have more of them */
+} gmlake_event;
+
+/* From now on keeps the last `events` events of each device, 40 bytes each; 0: none, as at the start. What was kept so
+ * far is gone. */
+GMLAKE_C_API gmlake_status gmlake_keep_history(gmlake_allocator* allocator, size_t events);
+/* The events of a device from number `from` on, counted from when the device was first used: at most `capacity` of
+ * them, and no more than 4,096 at a time, into `events`, and how many into `count`. `first` is the number of the first
+ * of them: more than `from` where older ones are gone. The next call asks from first + count. */
+GMLAKE_C_API gmlake_status gmlake_get_history(gmlake_allocator* allocator, int device, uint64_t from,
+                                              gmlake_event* events, size_t capacity, uint64_t* first, size_t* count);
+
+/* Records what the allocator is asked for from now on, as a .gmtrace that `gmlake replay` and its kin read. It takes
+ * the allocator's history for itself; a thread of its own moves it to a file beside the target, and no allocation waits
+ * for a disk. `events` are kept between two visits of that thread: 0 for the default, 65,536. The file is there once
+ * the recorder is destroyed, or the process exits. An allocator has one recorder at a time; where it is destroyed
+ * before its recorder, its memory goes back when that is destroyed. */
+GMLAKE_C_API gmlake_status gmlake_recorder_create(gmlake_allocator* allocator, const char* path, size_t events,
+                                                  gmlake_recorder** recorder);
+/* How many events it has written, and how many came faster than it could write them. Either may be NULL. */
+GMLAKE_C_API gmlake_status gmlake_recorder_progress(gmlake_recorder* recorder, uint64_t* events, uint64_t* dropped);
+/* Ends the recording and writes the file. GMLAKE_FILE_ERROR where that fails: the handle is gone all the same. */
+GMLAKE_C_API gmlake_status gmlake_recorder_destroy(gmlake_recorder* recorder);
 
 #ifdef __cplusplus
 } /* extern "C" */

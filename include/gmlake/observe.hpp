@@ -39,7 +39,8 @@ struct RecorderOptions {
 // from a thread of its own: no allocation waits for a disk. Where that thread falls behind by more than the events
 // kept, the oldest are dropped, and counted. What is live at the start begins the trace; uses of other streams are
 // recorded as they were asked for, and complete at once when replayed. One thread may use a recorder at a time; the
-// allocator outlives it. In the child of a fork it does nothing.
+// allocator outlives it. In the child of a fork it does nothing. One that still records when the process exits is
+// stopped then, so that its file is there.
 class Recorder {
  public:
   // Begins at once. An error leaves nothing behind. Throws std::bad_alloc and std::system_error (no thread to be had).
@@ -56,9 +57,10 @@ class Recorder {
 
  private:
   class Work;
-  explicit Recorder(std::unique_ptr<Work> work);
+  struct All;
+  explicit Recorder(std::shared_ptr<Work> work);
 
-  std::unique_ptr<Work> work_;
+  std::shared_ptr<Work> work_;
 };
 
 }  // namespace gmlake

@@ -30,6 +30,10 @@ struct Options {
   SpillTo spill = SpillTo::nowhere;         // before running out of memory
   bool background_worker = true;            // a thread a device that takes work off requests
   bool stream_wait = true;  // let a stream wait for another, on the device, rather than run out of memory
+  // The file that a recording goes to; empty: none. For default_allocator() and whoever makes an allocator from
+  // settings as text, as the C interface does; a program that makes its own with Allocator::create() has class
+  // Recorder.
+  std::string record = {};
 };
 
 // One key of GMLAKE_CONF.

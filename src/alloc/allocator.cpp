@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <bit>
-#include <cstdio>
 #include <optional>
 
 #include "alloc/device_allocator.hpp"
@@ -505,6 +504,7 @@ Snapshot Allocator::snapshot() const {
 
 Status Allocator::keep_history(std::size_t events) noexcept {
   return guarded(Step::allocate, events, [&]() -> Status {
+    if (!state_->origin.intact()) return state_->late(Step::allocate, events);
     if (events > std::size_t{1} << 32) return Error{ErrorCode::invalid_size, Step::allocate, events};
     const MutexLock lock(state_->making);  // no device may come into use unnoticed
     state_->any([&](DeviceAllocator& device) {
@@ -558,23 +558,6 @@ void Allocator::check() const {
     return false;
   });
   if (!state_->origin.forked()) state_->placed->check();
-}
-
-Allocator& default_allocator() {
-  // Never destroyed: frees from static destructors and exit handlers must find it. Made without a lock, which a fork
-  // could leave taken: of two threads that come first at the same time, each makes one, and one of the two goes.
-  static constinit std::atomic<Allocator*> allocator{nullptr};
-  if (Allocator* made = allocator.load(std::memory_order_acquire)) return *made;
-  Options options;
-  const OptionsError refused = options_from_environment(options);
-  Result<std::unique_ptr<Allocator>> fresh = Allocator::create(options);
-  if (!fresh) throw AllocationError(fresh.error());
-  Allocator* first = nullptr;
-  if (!allocator.compare_exchange_strong(first, (*fresh).get())) return *first;
-  if (!refused.ok()) {
-    std::fprintf(stderr, "gmlake: GMLAKE_CONF: %s\n", refused.message.c_str());  // the defaults hold for these
-  }
-  return *std::move(fresh).value().release();
 }
 
 }  // namespace gmlake

@@ -151,6 +151,15 @@ constexpr std::array kKeys = {
          "Near the limit, let a stream wait on the device for memory that another stream has freed."},
         [](std::string_view v, Options& o) { return read_bool(v, o.stream_wait); },
         [](const Options& o) { return std::string(o.stream_wait ? "true" : "false"); }},
+    Key{{"record", "a file's path without a comma; empty: off",
+         "Records what is asked of the allocator in this file, for `gmlake replay`; it is there when the process has "
+         "exited. `%p` in it is the number of the process."},
+        [](std::string_view v, Options& o) {
+          if (v.find(',') != std::string_view::npos) return false;
+          o.record = v;
+          return true;
+        },
+        [](const Options& o) { return o.record; }},
 };
 
 constexpr std::array<OptionInfo, kKeys.size()> kTable = [] {

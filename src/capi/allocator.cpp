@@ -2,6 +2,7 @@
 #include <atomic>
 
 #include "capi/objects.hpp"
+#include "entry/recording.hpp"
 
 using namespace gmlake;        // NOLINT: the functions of this file are outside every namespace
 using namespace gmlake::capi;  // NOLINT
@@ -23,6 +24,9 @@ gmlake_status make_allocator(const char* function, const char* driver, const cha
   if (!made) return fail(made.error(), function);
   object->owned = std::move(*made);
   object->allocator = object->owned.get();
+  FileError unwritable;
+  object->recorder = entry::start_recording(*object->allocator, parsed, unwritable);
+  if (!unwritable.ok()) return outcome(unwritable, function);
   gmlake_allocator* const handle = handle_for(object.get());
   object->self = object;
   *out = handle;
@@ -109,7 +113,7 @@ gmlake_status gmlake_allocator_destroy(gmlake_allocator* allocator) {
       return fail(GMLAKE_INVALID_VALUE, function, "destroyed by another thread at the same time");
     }
     const std::shared_ptr<AllocatorObject> last = std::move(object.self);
-    return GMLAKE_OK;
+    return object.recorder == nullptr ? GMLAKE_OK : outcome(object.recorder->stop(), function);
   });
 }
 
@@ -145,6 +149,13 @@ gmlake_status gmlake_record_stream(gmlake_allocator* allocator, void* pointer, v
   });
 }
 
+gmlake_status gmlake_forget_stream(gmlake_allocator* allocator, int device, void* stream) {
+  const char* const function = __func__;
+  return with<AllocatorObject>(allocator, function, [&](AllocatorObject& object) {
+    return outcome(object.allocator->forget_stream(stream, device), function);
+  });
+}
+
 gmlake_status gmlake_trim(gmlake_allocator* allocator, uint64_t keep_bytes) {
   const char* const function = __func__;
   return with<AllocatorObject>(allocator, function, [&](AllocatorObject& object) {
@@ -173,6 +184,16 @@ gmlake_status gmlake_get_limit(gmlake_allocator* allocator, int device, uint64_t
     const Result<std::uint64_t> limit = object.allocator->limit(device);
     if (!limit) return fail(limit.error(), function);
     *bytes = *limit;
+    return GMLAKE_OK;
+  });
+}
+
+gmlake_status gmlake_background_step(gmlake_allocator* allocator, int* more) {
+  const char* const function = __func__;
+  return with<AllocatorObject>(allocator, function, [&](AllocatorObject& object) -> gmlake_status {
+    if (more == nullptr) return null_argument(function);
+    if (!object.origin.intact()) return fail(Error{object.origin.lapse()}, function);
+    *more = object.allocator->background_step() ? 1 : 0;
     return GMLAKE_OK;
   });
 }

@@ -14,7 +14,7 @@
 
 namespace gmlake::capi {
 
-enum class Kind : std::uint8_t { allocator = 1, vir_block = 2 };
+enum class Kind : std::uint8_t { allocator = 1, vir_block = 2, recorder = 3 };
 
 class HandleTable {
  public:

@@ -11,6 +11,7 @@
 #include "capi/handles.hpp"
 #include "capi/status.hpp"
 #include "gmlake/allocator.hpp"
+#include "gmlake/observe.hpp"
 #include "gmlake/vir_block.hpp"
 
 namespace gmlake::capi {
@@ -19,10 +20,12 @@ struct AllocatorObject {
   static constexpr Kind kKind = Kind::allocator;
   using Handle = gmlake_allocator*;
 
-  std::shared_ptr<AllocatorObject> self;  // until the handle is destroyed; each vir_block has a share of its own
+  // Until the handle is destroyed; each vir_block and each recorder has a share of its own.
+  std::shared_ptr<AllocatorObject> self;
   process::Origin origin;
   std::unique_ptr<Allocator> owned;  // null: the default allocator
   Allocator* allocator = nullptr;
+  std::unique_ptr<Recorder> recorder;  // where the options ask for one; destroyed before `owned`
 };
 
 struct VirBlockObject {
@@ -32,6 +35,15 @@ struct VirBlockObject {
   std::shared_ptr<AllocatorObject> allocator;  // destroyed after `block`
   process::Origin origin;
   std::unique_ptr<VirBlock> block;
+};
+
+struct RecorderObject {
+  static constexpr Kind kKind = Kind::recorder;
+  using Handle = gmlake_recorder*;
+
+  std::shared_ptr<AllocatorObject> allocator;  // destroyed after `recorder`
+  process::Origin origin;
+  std::unique_ptr<Recorder> recorder;
 };
 
 template <class Object>
@@ -55,6 +67,10 @@ gmlake_status with(typename Object::Handle handle, std::string_view function, Bo
 // The status of a call of the library. `function` for the text, where it failed.
 inline gmlake_status outcome(const Status& status, std::string_view function) {
   return status.ok() ? GMLAKE_OK : fail(status.error(), function);
+}
+
+inline gmlake_status outcome(const FileError& error, std::string_view function) {
+  return error.ok() ? GMLAKE_OK : fail(GMLAKE_FILE_ERROR, function, error.message);
 }
 
 inline gmlake_status null_argument(std::string_view function) {

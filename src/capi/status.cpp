@@ -63,6 +63,7 @@ uint32_t gmlake_abi_version() { return GMLAKE_ABI_VERSION; }
 const char* gmlake_status_text(gmlake_status status) {
   const int number = static_cast<int>(status);
   if (number == GMLAKE_OK) return "ok";
+  if (number == GMLAKE_FILE_ERROR) return "file error";
   if (number < GMLAKE_OUT_OF_MEMORY || number > GMLAKE_CAPTURED) return "unknown status";
   return to_string(static_cast<ErrorCode>(number - 1));
 }

@@ -1,11 +1,14 @@
 // The recorder: a thread that moves events out of each device's history into a file without a name, one for each
-// device; stop() puts the trace together from these. Memory: a few KiB, what is live, and the history itself.
+// device; stop() puts the trace together from these. Memory: a few KiB, what is live, and the history itself. Whoever
+// is still recording when the process exits is stopped then, from the list of all recorders.
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -28,11 +31,13 @@ constexpr auto kPause = std::chrono::milliseconds(10);
 constexpr std::size_t kAtOnce = 512;  // events copied under one hold of the allocator's lock: 20 KB, some microseconds
 constexpr std::size_t kBuffer = std::size_t{256} << 10;
 
-// Bytes that are kept on disk until they are wanted, in a file that no folder names.
+// Bytes that are kept on disk until they are wanted, in a file that no folder names: beside the target, where there is
+// room for them, unless that is no file.
 class Spill {
  public:
-  explicit Spill(const std::string& beside) {
-    std::string name = beside + ".events.XXXXXX";
+  explicit Spill(const std::string& target) {
+    const bool no_file = target == "-" || target.starts_with("/dev/") || target.starts_with("/proc/");
+    std::string name = (no_file ? "/tmp/gmlake" : target) + ".events.XXXXXX";
     fd_ = ::mkostemp(name.data(), O_CLOEXEC);
     if (fd_ < 0) {
       failure_ = std::string("cannot make a temporary file beside it: ") + std::strerror(errno);
@@ -96,32 +101,27 @@ class Recorder::Work {
  public:
   Work(Allocator& allocator, std::string path) : allocator_(allocator), path_(std::move(path)) {}
 
-  FileError begin(const RecorderOptions& options) {
-    const auto count = static_cast<std::size_t>(allocator_.device_count());
-    const MutexLock lock(mutex_);
-    for (std::size_t i = 0; i < count; ++i) {
-      devices_.push_back(std::make_unique<Device>(path_));
-      if (const std::string& failure = devices_.back()->spill.failure(); !failure.empty()) return {failure};
+  FileError start(const RecorderOptions& options) {
+    const MutexLock one(stop_mutex_);
+    try {
+      FileError error = begin(options);
+      if (error.ok()) thread_ = std::thread([this] { move_events(); });
+      recording_ = error.ok();
+      return error;
+    } catch (...) {
+      (void)allocator_.keep_history(0).ok();
+      recording_ = false;
+      throw;
     }
-    if (const Status kept = allocator_.keep_history(options.events); !kept.ok()) return {describe(kept.error())};
-    // The history is on: what a snapshot shows, and the events after it, are all that happens from now on.
-    const Snapshot snapshot = allocator_.snapshot();
-    for (const DeviceSnapshot& live : snapshot.devices) {
-      Device& device = *devices_[static_cast<std::size_t>(live.device)];
-      device.encoder.begin(live, device.buffer);
-      device.next = live.history_end;
-    }
-    return {};
-  }
-  void run() {
-    thread_ = std::thread([this] { move_events(); });
   }
 
+  // The one function that two threads may be in: the recorder's own, and that which exits the process.
   FileError stop() {
-    if (!origin_.intact()) {  // the thread is the parent's, or gone
+    if (!origin_.intact()) {  // the thread is the parent's, or gone, and so may be who holds the lock
       if (thread_.joinable()) thread_.detach();
       return {"cannot write: the process was forked, or ends"};
     }
+    const MutexLock one(stop_mutex_);
     if (!thread_.joinable()) return {failure_};
     {
       const MutexLock lock(mutex_);
@@ -130,10 +130,14 @@ class Recorder::Work {
     wake_.notify_all();
     thread_.join();
     (void)allocator_.keep_history(0).ok();  // shrinking takes no memory
+    recording_ = false;
     const MutexLock lock(mutex_);
     failure_ = assemble();
     return {failure_};
   }
+
+  const Allocator& allocator() const { return allocator_; }
+  bool records(const Allocator& allocator) const { return recording_ && &allocator_ == &allocator; }
 
   std::uint64_t events() const {
     const MutexLock lock(mutex_);
@@ -154,6 +158,24 @@ class Recorder::Work {
     std::string buffer;
     std::uint64_t next = 0;  // number of the event to read
   };
+
+  FileError begin(const RecorderOptions& options) {
+    const auto count = static_cast<std::size_t>(allocator_.device_count());
+    const MutexLock lock(mutex_);
+    for (std::size_t i = 0; i < count; ++i) {
+      devices_.push_back(std::make_unique<Device>(path_));
+      if (const std::string& failure = devices_.back()->spill.failure(); !failure.empty()) return {failure};
+    }
+    if (const Status kept = allocator_.keep_history(options.events); !kept.ok()) return {describe(kept.error())};
+    // The history is on: what a snapshot shows, and the events after it, are all that happens from now on.
+    const Snapshot snapshot = allocator_.snapshot();
+    for (const DeviceSnapshot& live : snapshot.devices) {
+      Device& device = *devices_[static_cast<std::size_t>(live.device)];
+      device.encoder.begin(live, device.buffer);
+      device.next = live.history_end;
+    }
+    return {};
+  }
 
   void move_events() {
     for (bool last = false; !last;) {
@@ -227,6 +249,8 @@ class Recorder::Work {
   Allocator& allocator_;
   const std::string path_;
   const process::Origin origin_;
+  std::atomic<bool> recording_{true};
+  Mutex stop_mutex_ GMLAKE_ACQUIRED_BEFORE(mutex_);
   mutable Mutex mutex_;
   std::condition_variable_any wake_;
   bool stopping_ GMLAKE_GUARDED_BY(mutex_) = false;
@@ -236,22 +260,69 @@ class Recorder::Work {
   std::string failure_;
 };
 
-Recorder::Recorder(std::unique_ptr<Work> work) : work_(std::move(work)) {}
+// Every recorder of this process, for its exit. Never destroyed; in the child of a fork it is the parent's, and the
+// first recorder there makes another.
+struct Recorder::All {
+  const process::Origin origin;
+  Mutex mutex;
+  std::vector<std::weak_ptr<Work>> recorders GMLAKE_GUARDED_BY(mutex);
 
-Recorder::~Recorder() {
-  try {
-    (void)stop();
-  } catch (...) {  // host memory ran out: there is no file
+  static inline constinit std::atomic<All*> current{nullptr};
+
+  static All& get() {
+    All* found = current.load(std::memory_order_acquire);
+    if (found != nullptr && !found->origin.forked()) return *found;
+    auto made = std::make_unique<All>();
+    // Exit handlers run last one first: this one before that of the first allocator, from which on nothing is served.
+    // One that is registered twice finds nothing to do the second time.
+    if (std::atexit(stop_all) != 0 || std::at_quick_exit(stop_all) != 0) throw std::bad_alloc();
+    return current.compare_exchange_strong(found, made.get()) ? *made.release() : *found;
   }
-}
+
+  // False where its allocator has a recorder already: the two would take the history from each other.
+  bool add(const std::shared_ptr<Work>& work) {
+    const MutexLock lock(mutex);
+    std::erase_if(recorders, [](const std::weak_ptr<Work>& each) { return each.expired(); });
+    for (const std::weak_ptr<Work>& each : recorders) {
+      const std::shared_ptr<Work> other = each.lock();
+      if (other != nullptr && other->records(work->allocator())) return false;
+    }
+    recorders.push_back(work);
+    return true;
+  }
+
+  static void stop_all() {
+    All* const all = current.load(std::memory_order_acquire);
+    if (all == nullptr || all->origin.forked()) return;
+    const MutexLock lock(all->mutex);
+    for (const std::weak_ptr<Work>& each : all->recorders) {
+      if (const std::shared_ptr<Work> work = each.lock()) (void)stop_quietly(*work);
+    }
+  }
+
+  static FileError stop_quietly(Work& work) noexcept {
+    try {
+      return work.stop();
+    } catch (...) {  // host memory ran out: there is no file
+      return {};
+    }
+  }
+};
+
+Recorder::Recorder(std::shared_ptr<Work> work) : work_(std::move(work)) {}
+
+Recorder::~Recorder() { (void)All::stop_quietly(*work_); }
 
 std::unique_ptr<Recorder> Recorder::start(Allocator& allocator, const std::string& path, FileError& error,
                                           const RecorderOptions& options) {
-  auto work = std::make_unique<Work>(allocator, path);
-  error = work->begin(options);
-  if (!error.ok()) return nullptr;
-  work->run();
-  return std::unique_ptr<Recorder>(new Recorder(std::move(work)));
+  auto work = std::make_shared<Work>(allocator, path);
+  std::unique_ptr<Recorder> recorder(new Recorder(work));
+  if (!All::get().add(work)) {
+    error = {"the allocator is being recorded already"};
+    return nullptr;
+  }
+  error = work->start(options);
+  return error.ok() ? std::move(recorder) : nullptr;
 }
 
 FileError Recorder::stop() { return work_->stop(); }

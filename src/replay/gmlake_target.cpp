@@ -16,6 +16,7 @@ Result<std::unique_ptr<Target>> GmlakeTarget::make(driver::Driver& driver, const
   for (const auto& [key, value] : options.settings) {
     if (Status applied = apply_option(settings, key, value); !applied.ok()) return applied.error();
   }
+  if (!settings.record.empty()) return Error{ErrorCode::invalid_option, Step::options};  // it has its trace
   if (options.capacity_bytes != 0) settings.limit_bytes = options.capacity_bytes;
   if (const auto properties = driver.device_properties(options.device); !properties) return properties.error();
   const bool background = std::exchange(settings.background_worker, false);

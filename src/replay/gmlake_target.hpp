@@ -14,7 +14,7 @@ namespace gmlake::replay {
 
 class GmlakeTarget final : public Target {
  public:
-  // Settings: the keys of GMLAKE_CONF (gmlake/options.hpp). Errors: invalid_option, invalid_device.
+  // Settings: the keys of GMLAKE_CONF (gmlake/options.hpp) but `record`. Errors: invalid_option, invalid_device.
   static Result<std::unique_ptr<Target>> make(driver::Driver& driver, const TargetOptions& options);
 
   std::string_view name() const override { return "gmlake"; }

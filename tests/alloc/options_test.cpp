@@ -32,6 +32,7 @@ const std::vector<Values> kValues = {
     {"garbage_collection_threshold", {"0", "0.8", "1"}, {"", "-0.1", "1.1", "nan", "on"}},
     {"spill", {"no", "peers", "host", "peers+host"}, {"", "yes", "host+peers", "disk"}},
     {"background_worker", {"true", "false", "1", "0"}, {"", "yes", "thread"}},
+    {"record", {"", "job.gmtrace", "/tmp/a b/%p:1.gmtrace"}, {"a,b"}},
     {"stream_wait", {"true", "false", "True", "False", "1", "0"}, {"", "yes", "TRUE", "2"}},
 };
 

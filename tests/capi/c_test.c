@@ -60,6 +60,48 @@ static void use_vir_block(gmlake_allocator* allocator) {
   EXPECT(gmlake_vir_block_destroy(block) == GMLAKE_INVALID_VALUE);
 }
 
+static int is_that_stream(void* stream, void* context) { return stream == context; }
+
+static void use_pool(gmlake_allocator* allocator) {
+  const gmlake_pool_id pool = {1, 0};
+  void* const stream = (void*)(uintptr_t)64;
+  void* pointer = NULL;
+  uint64_t references = 0;
+  EXPECT(gmlake_begin_pool(allocator, 0, pool, is_that_stream, stream) == GMLAKE_OK);
+  EXPECT(gmlake_allocate(allocator, 4u << 20, 0, stream, &pointer) == GMLAKE_OK && pointer != NULL);
+  EXPECT(gmlake_end_pool(allocator, 0, pool) == GMLAKE_OK);
+  EXPECT(gmlake_retain_pool(allocator, 0, pool) == GMLAKE_OK);
+  EXPECT(gmlake_pool_references(allocator, 0, pool, &references) == GMLAKE_OK && references == 2);
+  EXPECT(gmlake_deallocate(allocator, pointer) == GMLAKE_OK);
+  EXPECT(gmlake_release_pool(allocator, 0, pool) == GMLAKE_OK);
+  EXPECT(gmlake_release_pool(allocator, 0, pool) == GMLAKE_OK);
+  EXPECT(gmlake_forget_stream(allocator, 0, stream) == GMLAKE_OK);
+}
+
+static void use_files(gmlake_allocator* allocator) {
+  gmlake_recorder* recorder = NULL;
+  void* pointer = NULL;
+  uint64_t dropped = 1;
+  EXPECT(gmlake_recorder_create(allocator, "/dev/null", 0, &recorder) == GMLAKE_OK);
+  EXPECT(gmlake_allocate(allocator, 1000, 0, NULL, &pointer) == GMLAKE_OK);
+  EXPECT(gmlake_recorder_progress(recorder, NULL, &dropped) == GMLAKE_OK && dropped == 0);
+  EXPECT(gmlake_recorder_destroy(recorder) == GMLAKE_OK);
+
+  gmlake_event events[8];
+  uint64_t first = 0;
+  size_t count = 0;
+  EXPECT(gmlake_keep_history(allocator, 16) == GMLAKE_OK);
+  EXPECT(gmlake_get_history(allocator, 0, 0, events, 0, &first, &count) == GMLAKE_OK && count == 0);
+  EXPECT(gmlake_deallocate(allocator, pointer) == GMLAKE_OK);
+  EXPECT(gmlake_get_history(allocator, 0, first, events, 8, &first, &count) == GMLAKE_OK && count == 2);
+  EXPECT(events[0].action == GMLAKE_FREE_REQUESTED && events[0].address == (uintptr_t)pointer);
+  EXPECT(events[1].action == GMLAKE_FREE_COMPLETED);
+  EXPECT(gmlake_write_pickle_snapshot(allocator, "/dev/null") == GMLAKE_OK);
+  EXPECT(gmlake_write_json_snapshot(allocator, "/dev/null") == GMLAKE_OK);
+  EXPECT(gmlake_write_json_snapshot(allocator, "/no/such/folder/file") == GMLAKE_FILE_ERROR);
+  EXPECT(gmlake_keep_history(allocator, 0) == GMLAKE_OK);
+}
+
 int main(void) {
   EXPECT(gmlake_version() ==
          GMLAKE_VERSION_MAJOR * 1000000u + GMLAKE_VERSION_MINOR * 1000u + GMLAKE_VERSION_PATCH);
@@ -72,6 +114,8 @@ int main(void) {
   EXPECT(gmlake_device_count(allocator, &devices) == GMLAKE_OK && devices >= 1);
   use_memory(allocator);
   use_vir_block(allocator);
+  use_pool(allocator);
+  use_files(allocator);
   void* beyond = NULL;
   EXPECT(gmlake_allocate(allocator, (size_t)2 << 30, 0, NULL, &beyond) == GMLAKE_OUT_OF_MEMORY && beyond == NULL);
   EXPECT(gmlake_allocator_destroy(allocator) == GMLAKE_OK);

@@ -52,7 +52,8 @@ TEST(CApiStatus, HasATextForEveryNumber) {
   for (int number = GMLAKE_OUT_OF_MEMORY; number <= GMLAKE_CAPTURED; ++number) {
     EXPECT_STREQ(gmlake_status_text(static_cast<gmlake_status>(number)), to_string(static_cast<ErrorCode>(number - 1)));
   }
-  for (const int number : {-1, static_cast<int>(GMLAKE_CAPTURED) + 1, 100}) {
+  EXPECT_STREQ(gmlake_status_text(GMLAKE_FILE_ERROR), "file error");
+  for (const int number : {-1, static_cast<int>(GMLAKE_CAPTURED) + 1, static_cast<int>(GMLAKE_FILE_ERROR) + 1}) {
     EXPECT_STREQ(gmlake_status_text(static_cast<gmlake_status>(number)), "unknown status");
   }
 }

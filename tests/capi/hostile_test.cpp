@@ -84,6 +84,40 @@ class Hostile : public testing::Test {
           gmlake_vir_block* out = nullptr;
           return gmlake_vir_block_create(a, 512, 0, nullptr, &out);
         },
+        [](gmlake_allocator* a) { return gmlake_forget_stream(a, 0, nullptr); },
+        [](gmlake_allocator* a) {
+          return gmlake_begin_pool(
+              a, 0, {1, 2}, [](void*, void*) { return 0; }, nullptr);
+        },
+        [](gmlake_allocator* a) {
+          return gmlake_end_pool(a, 0, {1, 2});
+        },
+        [](gmlake_allocator* a) {
+          return gmlake_retain_pool(a, 0, {1, 2});
+        },
+        [](gmlake_allocator* a) {
+          return gmlake_release_pool(a, 0, {1, 2});
+        },
+        [](gmlake_allocator* a) {
+          std::uint64_t out = 0;
+          return gmlake_pool_references(a, 0, {1, 2}, &out);
+        },
+        [](gmlake_allocator* a) {
+          int out = 0;
+          return gmlake_background_step(a, &out);
+        },
+        [](gmlake_allocator* a) { return gmlake_write_pickle_snapshot(a, "/dev/null"); },
+        [](gmlake_allocator* a) { return gmlake_write_json_snapshot(a, "/dev/null"); },
+        [](gmlake_allocator* a) { return gmlake_keep_history(a, 0); },
+        [](gmlake_allocator* a) {
+          std::uint64_t first = 0;
+          std::size_t count = 0;
+          return gmlake_get_history(a, 0, 0, nullptr, 0, &first, &count);
+        },
+        [](gmlake_allocator* a) {
+          gmlake_recorder* out = nullptr;
+          return gmlake_recorder_create(a, "/dev/null", 0, &out);
+        },
     };
   }
   static std::vector<std::function<gmlake_status(gmlake_vir_block*)>> block_calls() {
@@ -143,6 +177,8 @@ TEST_F(Hostile, HandlesOfEveryWrongKindAreRefusedEverywhere) {
     const gmlake_status nothing = bits == 0 ? GMLAKE_OK : GMLAKE_INVALID_VALUE;
     EXPECT_EQ(gmlake_allocator_destroy(bogus<gmlake_allocator>(bits)), nothing);
     EXPECT_EQ(gmlake_vir_block_destroy(bogus<gmlake_vir_block>(bits)), nothing);
+    EXPECT_EQ(gmlake_recorder_destroy(bogus<gmlake_recorder>(bits)), nothing);
+    EXPECT_EQ(gmlake_recorder_progress(bogus<gmlake_recorder>(bits), nullptr, nullptr), GMLAKE_INVALID_VALUE);
   }
 }
 

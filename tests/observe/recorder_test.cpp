@@ -4,9 +4,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 #include "../replay/files.hpp"
+#include "entry/recording.hpp"
 #include "job.hpp"
 #include "replay/engine.hpp"
 #include "replay/read_trace.hpp"
@@ -179,6 +182,79 @@ TEST(Recorder, LeavesTheParentsRecordingAloneInAChild) {
   machine.deallocate(block);
   ASSERT_TRUE(recorder->stop().ok());
   EXPECT_EQ(replay::read_trace(folder / "fork.gmtrace")->devices.at(0).block_count, 1u);
+}
+
+TEST(Recorder, OfOneAllocatorIsOneAtATime) {
+  const TemporaryFolder folder;
+  Machine machine;
+  const auto first = started(machine.allocator(), folder / "first.gmtrace");
+  FileError error;
+  EXPECT_EQ(Recorder::start(machine.allocator(), folder / "second.gmtrace", error), nullptr);
+  EXPECT_EQ(error.message, "the allocator is being recorded already");
+  machine.deallocate(machine.allocate(kGranule));
+  ASSERT_TRUE(first->stop().ok());
+  EXPECT_EQ(replay::read_trace(folder / "first.gmtrace")->devices.at(0).block_count, 1u);
+  ASSERT_TRUE(started(machine.allocator(), folder / "second.gmtrace")->stop().ok()) << "the first has stopped";
+}
+
+TEST(Recorder, PutsTheNumberOfTheProcessWhereTheOptionSaysSo) {
+  const TemporaryFolder folder;
+  Machine machine;
+  Options options;
+  FileError error;
+  EXPECT_EQ(entry::start_recording(machine.allocator(), options, error), nullptr);
+  EXPECT_TRUE(error.ok()) << "nothing is asked for";
+  options.record = folder / "%p-of-%p.gmtrace";
+  const auto recorder = entry::start_recording(machine.allocator(), options, error);
+  ASSERT_NE(recorder, nullptr) << error.message;
+  ASSERT_TRUE(recorder->stop().ok());
+  const std::string process = std::to_string(::getpid());
+  EXPECT_EQ(std::filesystem::exists(folder / (process + "-of-" + process + ".gmtrace")), true);
+}
+
+// A process that never stops its recorder, by name or by the option of its default allocator: its end writes the file.
+void leave_recording(const std::string& path, bool by_option, void (*leave)(int)) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    Allocator* allocator = nullptr;
+    FileError error;
+    if (by_option) {
+      ::setenv("GMLAKE_CONF", ("driver:host,limit:64MiB,record:" + path).c_str(), 1);
+      allocator = &default_allocator();
+    } else {
+      static auto own = Allocator::create({.driver = DriverKind::host, .limit_bytes = kGranule * 32}).value();
+      allocator = own.get();
+      static auto recorder = Recorder::start(*allocator, path, error);
+    }
+    for (int i = 0; i < 100; ++i) allocator->deallocate(allocator->allocate(static_cast<std::size_t>(1000 + i)));
+    leave(0);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  const auto trace = replay::read_trace(path);
+  ASSERT_TRUE(trace.ok()) << trace.error().text();
+  EXPECT_EQ(trace->devices.at(0).block_count, 100u);
+}
+
+TEST(Recorder, IsWrittenWhenItsProcessExits) {
+  const TemporaryFolder folder;
+  leave_recording(folder / "option.gmtrace", true, std::exit);
+  leave_recording(folder / "quick.gmtrace", true, std::quick_exit);
+  leave_recording(folder / "recorder.gmtrace", false, std::exit);
+  EXPECT_EQ(folder.file_count(), 3u);
+}
+
+TEST(Recorder, OfTheDefaultAllocatorThatCannotBeMadeIsSaidAndWorkGoesOn) {
+  const TemporaryFolder folder;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::setenv("GMLAKE_CONF", ("driver:host,record:" + (folder / "no/such/folder/a.gmtrace")).c_str(), 1);
+    std::exit(default_allocator().try_allocate(1000).ok() ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 }  // namespace
