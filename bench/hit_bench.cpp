@@ -2,9 +2,10 @@
 // the public Allocator on the model driver. Prints nanoseconds; bench/hit.py runs it under callgrind and counts the
 // instructions of the two functions named measured_*, which repeat exactly.
 //
-//   hit_bench pairs BYTES LIVE COUNT    COUNT pairs of BYTES, among LIVE live blocks and about as many free runs
-//   hit_bench replay TRACE              all events; the second half is what is measured
-//   hit_bench --smoke                   a little of everything
+//   hit_bench pairs BYTES LIVE COUNT     COUNT pairs of BYTES, among LIVE live blocks and about as many free runs
+//   hit_bench recorded BYTES LIVE COUNT  the same while a Recorder runs, whose own thread is not counted
+//   hit_bench replay TRACE               all events; the second half is what is measured
+//   hit_bench --smoke                    a little of everything
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include "driver/model.hpp"
 #include "driver/record.hpp"
 #include "gmlake/allocator.hpp"
+#include "gmlake/observe.hpp"
 #include "replay/read_trace.hpp"
 
 namespace {
@@ -61,17 +63,20 @@ std::vector<void*> populate(Allocator& allocator, std::uint64_t live) {
   return blocks;
 }
 
-void run_pairs(std::size_t bytes, std::uint64_t live, std::uint64_t count) {
+void run_pairs(std::size_t bytes, std::uint64_t live, std::uint64_t count, bool recorded) {
   Rig rig;
   const std::vector<void*> blocks = populate(*rig.allocator, live);
   for (int i = 0; i < 16; ++i) rig.allocator->deallocate(rig.allocator->allocate(bytes));  // the run they hit
+  gmlake::FileError error;
+  const auto recorder = recorded ? gmlake::Recorder::start(*rig.allocator, "/dev/null", error) : nullptr;
+  if (!error.ok()) fail(error.message);
   const std::uint64_t calls = rig.record.counts().total();
   const auto start = std::chrono::steady_clock::now();
   measured_pairs(*rig.allocator, bytes, count);
   const std::chrono::duration<double, std::nano> elapsed = std::chrono::steady_clock::now() - start;
   if (rig.record.counts().total() != calls) fail("a hit made a driver call");
-  std::printf("pairs of %zu bytes, %llu live: %.1f ns a pair\n", bytes, static_cast<unsigned long long>(live),
-              elapsed.count() / static_cast<double>(count));
+  std::printf("%s of %zu bytes, %llu live: %.1f ns a pair\n", recorded ? "recorded pairs" : "pairs", bytes,
+              static_cast<unsigned long long>(live), elapsed.count() / static_cast<double>(count));
   for (void* block : blocks) rig.allocator->deallocate(block);
 }
 
@@ -130,14 +135,16 @@ int main(int argc, char** argv) {
   if (arguments == std::vector<std::string>{"--smoke"}) {
     for (const std::size_t bytes :
          {std::size_t{512}, std::size_t{64} << 10, std::size_t{2} << 20, std::size_t{64} << 20}) {
-      run_pairs(bytes, 100, 1000);
+      run_pairs(bytes, 100, 1000, false);
+      run_pairs(bytes, 100, 1000, true);
     }
-  } else if (arguments.size() == 4 && arguments[0] == "pairs") {
-    run_pairs(std::stoull(arguments[1]), std::stoull(arguments[2]), std::stoull(arguments[3]));
+  } else if (arguments.size() == 4 && (arguments[0] == "pairs" || arguments[0] == "recorded")) {
+    run_pairs(std::stoull(arguments[1]), std::stoull(arguments[2]), std::stoull(arguments[3]),
+              arguments[0] == "recorded");
   } else if (arguments.size() == 2 && arguments[0] == "replay") {
     run_replay(arguments[1]);
   } else {
-    std::fprintf(stderr, "usage: hit_bench pairs BYTES LIVE COUNT | replay TRACE | --smoke\n");
+    std::fprintf(stderr, "usage: hit_bench pairs|recorded BYTES LIVE COUNT | replay TRACE | --smoke\n");
     return 2;
   }
   return 0;
