@@ -51,13 +51,14 @@ function(gmlake_test name)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${arg_LABELS}")
 endfunction()
 
-# gmlake_fuzzer(NAME SOURCES file... LINKS library...): a libFuzzer program, built with GMLAKE_FUZZ alone. Its ctest entry
-# makes a fixed number of runs from the seeds in corpus/<name without _fuzzer>; the target `fuzzers` builds them all.
+# gmlake_fuzzer(NAME SOURCES file... LINKS library... RUNS number): a libFuzzer program, built with GMLAKE_FUZZ alone. Its
+# ctest entry makes that many runs from the seeds in corpus/<name without _fuzzer>, with the words of <that>.dict where
+# there is one; the target `fuzzers` builds them all.
 function(gmlake_fuzzer name)
   if(NOT GMLAKE_FUZZ)
     return()
   endif()
-  cmake_parse_arguments(arg "" "" "SOURCES;LINKS" ${ARGN})
+  cmake_parse_arguments(arg "" "RUNS" "SOURCES;LINKS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LINKS} gmlake_flags)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
@@ -73,7 +74,11 @@ function(gmlake_fuzzer name)
   if(NOT IS_DIRECTORY ${seeds})
     set(seeds "")
   endif()
-  add_test(NAME fuzz.${subject}
-    COMMAND ${name} -runs=20000 -seed=1 -max_len=4096 -rss_limit_mb=2048 -print_final_stats=1 ${found} ${seeds})
+  set(words "")
+  if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${subject}.dict)
+    set(words -dict=${CMAKE_CURRENT_SOURCE_DIR}/${subject}.dict)
+  endif()
+  add_test(NAME fuzz.${subject} COMMAND ${name} -runs=${arg_RUNS} -seed=1 -max_len=4096 -rss_limit_mb=2048
+    -print_final_stats=1 ${words} ${found} ${seeds})
   set_tests_properties(fuzz.${subject} PROPERTIES LABELS fuzz)
 endfunction()

@@ -54,7 +54,7 @@ class Caller {
 
  private:
   static gmlake_status see(gmlake_status status) {
-    GMLAKE_CHECK(status >= GMLAKE_OK && status <= GMLAKE_CAPTURED);
+    GMLAKE_CHECK((status >= GMLAKE_OK && status <= GMLAKE_CAPTURED) || status == GMLAKE_FILE_ERROR);
     GMLAKE_CHECK(status == GMLAKE_OK || gmlake_last_error()[0] != '\0');
     return status;
   }
@@ -73,14 +73,17 @@ class Caller {
   }
   void* pointer() { return as_pointer<void>(any_of(pointers_)); }
   void* stream() { return as_pointer<void>(bytes_.byte() % 4); }
+  gmlake_pool_id pool() { return {bytes_.byte() % 3, 0}; }
+  static int chooses(void* stream, void* context) { return stream == context ? 1 : 0; }
   int device() { return bytes_.byte() == 255 ? static_cast<int>(bytes_.number()) : 0; }
 
   void one() {
-    switch (bytes_.byte() % 18) {
+    switch (bytes_.byte() % 25) {
       case 0: {
         if (allocators_.size() >= 4) return;
         std::string options;
         for (int count = bytes_.byte() % 24; count > 0; --count) options += static_cast<char>(bytes_.byte());
+        if (options.find("record") != std::string::npos) options.clear();  // files of any name are not wanted here
         gmlake_allocator* made = nullptr;
         if (see(gmlake_allocator_create_on("model", options.c_str(), &made)) != GMLAKE_OK) {
           if (see(gmlake_allocator_create_on("model", "limit:1GiB", &made)) != GMLAKE_OK) return;
@@ -161,6 +164,37 @@ class Caller {
         void* address = nullptr;
         if (see(gmlake_vir_block_get(block(), &address)) != GMLAKE_OK) return;
         if (address != nullptr) pointers_.push_back(reinterpret_cast<std::uintptr_t>(address));
+        return;
+      }
+      case 18:
+        see(gmlake_begin_pool(allocator(), device(), pool(), chooses, stream()));
+        return;
+      case 19:
+        see(gmlake_end_pool(allocator(), device(), pool()));
+        return;
+      case 20:
+        see(gmlake_retain_pool(allocator(), device(), pool()));
+        return;
+      case 21:
+        see(gmlake_release_pool(allocator(), device(), pool()));
+        return;
+      case 22:
+        see(gmlake_forget_stream(allocator(), device(), stream()));
+        return;
+      case 23:
+        see(gmlake_keep_history(allocator(), bytes_.number() % 1'000'000));
+        return;
+      case 24: {
+        std::array<gmlake_event, 5> events{};
+        std::uint64_t first = 0;
+        std::size_t count = 0;
+        const std::size_t capacity = bytes_.byte() % 5;
+        if (see(gmlake_get_history(allocator(), device(), bytes_.number(), events.data(), capacity, &first, &count)) !=
+            GMLAKE_OK) {
+          return;
+        }
+        GMLAKE_CHECK(count <= capacity && events[4].address == 0);
+        see(gmlake_write_pickle_snapshot(allocator(), "/dev/null"));
         return;
       }
     }
