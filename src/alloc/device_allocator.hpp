@@ -220,6 +220,7 @@ class DeviceAllocator {
   Found try_stream_wait(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_release_cached(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_wait(const Request& request) GMLAKE_REQUIRES(grow_);
+  void take_in(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   Found fit(const Request& request) GMLAKE_REQUIRES(grow_);
   Error final_error(const Request& request) GMLAKE_REQUIRES(grow_);
 

@@ -105,7 +105,7 @@ DeviceAllocator::Found DeviceAllocator::try_own_stream(const Request& request) {
 
 DeviceAllocator::Found DeviceAllocator::try_passed_streams(const Request& request) {
   mark_all_streams();
-  reclaim_deferred();
+  take_in(request);
   if (const Found found = fit(request)) return found;
   return stitch(request, Reach::passed_streams);
 }
@@ -126,11 +126,18 @@ DeviceAllocator::Found DeviceAllocator::try_release_cached(const Request& reques
 
 DeviceAllocator::Found DeviceAllocator::try_wait(const Request& request) {
   wait_for_all_streams();
-  reclaim_deferred();
+  take_in(request);
   if (const Found found = fit(request)) return found;
   if (const Found found = try_release_cached(request)) return found;
   // Looked at in steps, free memory that other threads keep moving about may escape a plan. This one sees all of it.
   return stitch(request, Reach::passed_streams, Look::at_once);
+}
+
+// What streams have come to since the request began: deferred blocks, released pools and forgotten streams.
+void DeviceAllocator::take_in(const Request& request) {
+  reclaim_deferred();
+  const MutexLock lock(state_);
+  settle_estates(&request.stream);
 }
 
 DeviceAllocator::Found DeviceAllocator::fit(const Request& request) {

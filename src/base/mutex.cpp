@@ -23,7 +23,8 @@ void pause() {
 
 }  // namespace
 
-void Mutex::wait_and_lock() noexcept {
+// Returns with the lock, as lock() says, whose callers the analysis follows.
+GMLAKE_NO_THREAD_SAFETY_ANALYSIS void Mutex::wait_and_lock() noexcept {
   int pauses = 1;
   for (int look = 0; look < kLooks; ++look) {
     for (int i = 0; i < pauses; ++i) pause();

@@ -48,5 +48,22 @@ TEST(Regression, WhatCouldNotBeUndoneIsGoneAtShutdown) {
   EXPECT_EQ(run_program(conditions, program).failure, "");
 }
 
+// Streams that had been waited for left what a released pool had, and the request that waited could not take it.
+TEST(Regression, WhatAReleasedPoolHadIsThereForTheRequestThatWaitedForIt) {
+  const Program program = {
+      {Op::Kind::alloc, 68, 8388608, 14},  {Op::Kind::begin_pool, 3, 0, 0},    {Op::Kind::alloc, 77, 8132713, 0},
+      {Op::Kind::free, 68, 0, ~0u},        {Op::Kind::spare, 0, 2, 0},         {Op::Kind::alloc, 163, 1441579, 0},
+      {Op::Kind::free, 163, 0, ~0u},       {Op::Kind::alloc, 246, 8388608, 5}, {Op::Kind::alloc, 279, 8388608, 14},
+      {Op::Kind::record, 279, 0, 9},       {Op::Kind::free, 279, 0, ~0u},      {Op::Kind::free, 246, 0, ~0u},
+      {Op::Kind::limit, 0, 16976532, 0},   {Op::Kind::alloc, 397, 8388608, 0}, {Op::Kind::end_pool, 3, 0, 3},
+      {Op::Kind::alloc, 492, 1722609, 28}, {Op::Kind::release_pool, 3, 0, 4},  {Op::Kind::alloc, 779, 212, 20},
+  };
+  Conditions conditions;
+  conditions.streams = 32;
+  conditions.capacity_granules = 512;
+  conditions.options.max_stale = 0.1;
+  EXPECT_EQ(run_program(conditions, program).failure, "");
+}
+
 }  // namespace
 }  // namespace gmlake::test
