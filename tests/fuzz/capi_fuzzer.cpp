@@ -73,7 +73,7 @@ class Caller {
   }
   void* pointer() { return as_pointer<void>(any_of(pointers_)); }
   void* stream() { return as_pointer<void>(bytes_.byte() % 4); }
-  gmlake_pool_id pool() { return {bytes_.byte() % 3, 0}; }
+  gmlake_pool_id pool() { return {static_cast<std::uint64_t>(bytes_.byte()) % 3, 0}; }
   static int chooses(void* stream, void* context) { return stream == context ? 1 : 0; }
   int device() { return bytes_.byte() == 255 ? static_cast<int>(bytes_.number()) : 0; }
 
