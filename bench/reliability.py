@@ -12,15 +12,21 @@ bugs, of which it should be all. The random programs leave WHAT.jsonl too, one l
   faults           every driver call of the scenarios fails, alone
   fault-pairs      and two of them in one run
   host-memory      every `operator new` of them fails
+  processes        programs that fork, exit, and unload the library
+  fuzz-NAME        10 minutes of one core for each fuzzer, with the address and undefined-behaviour sanitizers and full
+                   audits; --fuzz-build is the folder of `cmake --preset fuzz`, and what they find useful stays there
 
-Random programs run as parts of some million operations, each with seeds of its own, --jobs at a time; with --resume,
-parts that the log of the same commit has are not run again. Programs are copied first: a build meanwhile disturbs nothing.
+Random programs run as parts of some million operations, each with seeds of its own, --jobs at a time, and fuzzers in
+slices of a minute; with --resume, what the log of the same commit has is not run again. Programs are copied first: a
+build meanwhile disturbs nothing. tools/mutants.py and tools/coverage.py write the other two records of that folder;
+`tools/make_tables.py --print reliability` makes one table of them all.
 """
 import argparse
 import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +44,9 @@ GTESTS = {  # what: (program, filter, what its tests find)
     "fault-pairs": ("alloc_fault_sweep_test", "*PairsOfFailures*", "failures"),
     "host-memory": ("alloc_failing_new_test", "*", "failures"),
 }
+FUZZERS = ("capi", "csv", "options", "pickle", "program", "trace")
+FUZZ_SECONDS = 600  # of one core
+SLICE = 60
 RANDOM = {"random-model": ("model", 100_000_000), "random-host": ("host", 1_000_000)}
 
 
@@ -91,14 +100,11 @@ def run_random(options, what):
         operations = options.operations
     begin = time.monotonic()
     path = options.out / f"{what}.jsonl"
-    lines = []
-    if options.resume and path.exists():
-        lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["commit"] == options.commit]
+    lines = kept_lines(options, path)
     done = {}
     for line in lines:
         key = (line["conditions"], line["part"])
         done[key] = done.get(key, 0) + line["operations"]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     left = [part for part in parts(options, backend, operations) if done.get(part[:2], 0) < part[2]]
 
     def one(part):
@@ -128,13 +134,86 @@ def run_random(options, what):
                  found == 0 and counts["operations"] >= operations)
 
 
+def run_processes(options, what):
+    begin = time.monotonic()
+    ran = subprocess.run(["ctest", "--test-dir", options.build, "-L", "process", "--no-tests=error"], capture_output=True,
+                         text=True, check=False)
+    says = re.search(r"(\d+) tests failed out of (\d+)", ran.stdout)
+    failed, tests = map(int, says.groups()) if says else (1, 0)
+    return write(options, what, "ctest -L process", begin, {"tests": tests}, failed, ran.returncode == 0)
+
+
+def kept_lines(options, path):
+    """What a run of the same commit left in the log, which is cut down to that."""
+    lines = []
+    if options.resume and path.exists():
+        lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["commit"] == options.commit]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return lines
+
+
+def without_aslr():
+    """AddressSanitizer of these compilers knows no address layout with 32 random bits."""
+    bits = pathlib.Path("/proc/sys/vm/mmap_rnd_bits")
+    wide = bits.exists() and int(bits.read_text()) > 28
+    return ["setarch", os.uname().machine, "-R"] if wide and shutil.which("setarch") else []
+
+
+def run_fuzzer(options, what):
+    subject = what.removeprefix("fuzz-")
+    seconds = options.fuzz_seconds
+    begin = time.monotonic()
+    path = options.out / f"{what}.jsonl"
+    lines = kept_lines(options, path)
+    found = options.fuzz_build / "found" / subject
+    found.mkdir(parents=True, exist_ok=True)
+    tests = ROOT / "tests" / "fuzz"
+    words = tests / f"{subject}.dict"
+    while sum(line["cpu_seconds"] for line in lines) < seconds and not any(line["crash"] for line in lines):
+        left = seconds - sum(line["cpu_seconds"] for line in lines)
+        command = [*without_aslr(), options.copies / f"{subject}_fuzzer", f"-max_total_time={int(min(SLICE, left)) + 1}",
+                   f"-seed={len(lines) + 1}", "-max_len=4096", "-rss_limit_mb=2048", "-print_final_stats=1",
+                   f"-artifact_prefix={found}-", *([f"-dict={words}"] if words.exists() else []), found,
+                   tests / "corpus" / subject]
+        with tempfile.TemporaryFile("w+") as says:
+            ended = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=says)
+            _, status, usage = os.wait4(ended.pid, 0)
+            ended.returncode = os.waitstatus_to_exitcode(status)
+            says.seek(0)
+            text = says.read()
+        runs = re.search(r"number_of_executed_units: (\d+)", text)
+        edges = re.findall(r"cov: (\d+)", text)
+        lines.append({"seed": len(lines) + 1, "runs": int(runs[1]) if runs else 0, "edges": int(edges[-1]) if edges else 0,
+                      "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+                      "crash": text[-4000:] if ended.returncode != 0 else "", "commit": options.commit})
+        with path.open("a") as log:
+            log.write(json.dumps(lines[-1]) + "\n")
+    crashes = sum(bool(line["crash"]) for line in lines)
+    for line in lines:
+        if line["crash"]:
+            print(line["crash"], file=sys.stderr)
+    counts = {"runs": sum(line["runs"] for line in lines), "edges": max(line["edges"] for line in lines),
+              "cpu_seconds": round(sum(line["cpu_seconds"] for line in lines))}
+    return write(options, what, f"bench/reliability.py {what} --fuzz-seconds {seconds}", begin, counts, crashes, crashes == 0)
+
+
+def machine_of(what):
+    if what in GTESTS:
+        return run_gtest
+    if what in RANDOM:
+        return run_random
+    return run_processes if what == "processes" else run_fuzzer
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    everything = [*RANDOM, *GTESTS]
+    everything = [*RANDOM, *GTESTS, "processes", *(f"fuzz-{name}" for name in FUZZERS)]
     parser.add_argument("what", nargs="*", choices=[*everything, []], metavar="WHAT", help=", ".join(everything))
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench" / "results" / "reliability")
     parser.add_argument("--operations", type=int, help="of the random programs, in place of their figures")
+    parser.add_argument("--fuzz-build", type=pathlib.Path, default=ROOT / "build-fuzz")
+    parser.add_argument("--fuzz-seconds", type=int, default=FUZZ_SECONDS, help="of one core, for each fuzzer")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
@@ -147,7 +226,10 @@ def main():
             shutil.copy(options.build / "tests" / "alloc" / program, copies)
         if any(what in RANDOM for what in chosen):
             shutil.copy(options.build / "bench" / "random_programs_bench", copies)
-        passed = [run_gtest(options, what) if what in GTESTS else run_random(options, what) for what in chosen]
+        for what in chosen:
+            if what.startswith("fuzz-"):
+                shutil.copy(options.fuzz_build / "tests" / "fuzz" / f"{what.removeprefix('fuzz-')}_fuzzer", copies)
+        passed = [machine_of(what)(options, what) for what in chosen]
     return 0 if all(passed) else 1
 
 

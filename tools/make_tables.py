@@ -3,9 +3,11 @@
 
   python3 tools/make_tables.py --tool build/gmlake           rewrites README.md and docs/options.md
   python3 tools/make_tables.py --tool build/gmlake --check   changes nothing; exits 1 where a table is stale
+  python3 tools/make_tables.py --print NAME                  prints one table
 
 A table stands between <!-- table: NAME --> and <!-- end table -->. Results come from bench/results/figures.json, which
-`make figures` writes; options from `gmlake options --json -`.
+`make figures` writes; options from `gmlake options --json -`; reliability from bench/results/reliability/, which
+bench/reliability.py, tools/mutants.py and tools/coverage.py write.
 """
 import argparse
 import json
@@ -16,6 +18,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results" / "figures.json"
+RELIABILITY = ROOT / "bench" / "results" / "reliability"
 GIB = 1 << 30
 
 
@@ -66,14 +69,51 @@ def options_table(tool):
                          for o in listed["results"]])
 
 
-TABLES = {"results": ("README.md", results_table), "options": ("docs/options.md", options_table)}
+# What each record of bench/results/reliability/ is: the machine, how much it did, and what it was to find none or all of.
+MACHINES = {
+    "faults": ("driver calls that fail, one a run", "{points:,} runs", "{found} failures"),
+    "fault-pairs": ("two driver calls that fail in one run", "{points:,} runs", "{found} failures"),
+    "host-memory": ("`operator new` that fails, every one", "{points:,} runs", "{found} failures"),
+    "random-model": ("random programs, model driver", "{operations:,} operations", "{found} mismatches"),
+    "random-host": ("random programs, real mappings and contents", "{operations:,} operations", "{found} mismatches"),
+    "interleavings": ("orders of operations and devices", "{interleavings:,} interleavings, {kernels:,} kernels",
+                      "{found} races"),
+    "planted-races": ("bugs planted under the allocator", "{tests} bugs", "{found} found"),
+    "mutants": ("mutants of the sources", "{mutants} mutants", "{found} killed"),
+    "coverage": ("sides of conditions in memory, stitch, alloc", "{sides:,} sides", "{found} not taken: {share:.1%} are"),
+    "processes": ("programs that fork, exit, unload", "{tests} programs", "{found} failures"),
+    **{f"fuzz-{name}": (f"fuzzer of {subject}", "{runs:,} runs, {cpu_seconds:,} s of one core", "{found} crashes")
+       for name, subject in (("program", "programs of operations"), ("options", "settings"), ("capi", "the C interface"),
+                             ("trace", "traces"), ("csv", "CSV files"), ("pickle", "snapshots"))},
+}
+
+
+def reliability_table(_):
+    rows = []
+    for name, (what, did, found) in MACHINES.items():
+        path = RELIABILITY / f"{name}.json"
+        if not path.is_file():
+            rows.append([what, "not run yet", "", "", ""])
+            continue
+        kept = json.loads(path.read_text())
+        values = {**kept["counts"], "found": f"{kept['found']:,}"}
+        rows.append([what, did.format(**values) if kept["counts"] else "did not end", found.format(**values),
+                     "passed" if kept["passed"] else "**failed**", f"`{kept['commit'][:12]}`"])
+    return rows_to_text(["what", "how much", "found", "", "at commit"], rows)
+
+
+TABLES = {"reliability": ("docs/reliability.md", reliability_table), "results": ("README.md", results_table), "options": ("docs/options.md", options_table)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tool", default=str(ROOT / "build" / "gmlake"))
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--print", choices=TABLES, metavar="NAME")
     options = parser.parse_args()
+    if options.print:
+        print(TABLES[options.print][1](options.tool))
+        return
     stale = []
     for name, (document, make) in TABLES.items():
         path = ROOT / document
