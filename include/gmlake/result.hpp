@@ -52,7 +52,8 @@ enum class Step : std::uint8_t {
   trim,
   options,
   forget_stream,
-  pool,  // of private pools: begin, end, retain, release
+  pool,   // of private pools: begin, end, retain, release
+  share,  // with another process: export, import
 };
 
 const char* to_string(ErrorCode code);

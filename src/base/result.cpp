@@ -90,6 +90,8 @@ const char* to_string(Step step) {
       return "forget_stream";
     case Step::pool:
       return "private pool";
+    case Step::share:
+      return "share";
   }
   return "unknown step";
 }

@@ -128,7 +128,20 @@ Status DriverBooks::check_create(std::uint64_t bytes, const MemoryProperties& pr
   return {};
 }
 
-Handle DriverBooks::add_memory(std::uint64_t bytes, const MemoryProperties& properties, std::uint64_t tag) {
+Status DriverBooks::check_import(std::uint64_t bytes, const MemoryProperties& properties) const {
+  if (Status status = check_properties(properties, Step::share); !status.ok()) return status;
+  if (bytes == 0 || !aligned(bytes)) return invalid(Step::share, bytes);
+  return {};
+}
+
+Status DriverBooks::check_export(Handle handle) const {
+  if (!held(handle)) return invalid(Step::share, bits(handle));
+  if (memories_[index_of(handle)].shareable) return {};
+  return Error{ErrorCode::not_supported, Step::share, bits(handle)};
+}
+
+Handle DriverBooks::add_memory(std::uint64_t bytes, const MemoryProperties& properties, std::uint64_t tag,
+                               bool imported) {
   if (free_memories_.empty()) {
     free_memories_.push_back(static_cast<std::uint32_t>(memories_.size()));
     memories_.emplace_back();
@@ -136,8 +149,16 @@ Handle DriverBooks::add_memory(std::uint64_t bytes, const MemoryProperties& prop
   const std::uint32_t index = free_memories_.back();
   free_memories_.pop_back();
   Memory& memory = memories_[index];
-  memory = {bytes, tag, 0, properties.location, memory.generation + 1, true};
-  used_[location_index(memory.location)] += bytes;
+  memory = {.bytes = bytes,
+            .tag = tag,
+            .mappings = 0,
+            .location = properties.location,
+            .generation = memory.generation + 1,
+            .held = true,
+            .shareable = properties.posix_fd_handle && !imported,
+            .imported = imported,
+            .exported = false};
+  if (!imported) used_[location_index(memory.location)] += bytes;
   ++handles_;
   return static_cast<Handle>(std::uint64_t{memory.generation} << kIndexBits | (index + 1u));
 }
@@ -162,7 +183,7 @@ void DriverBooks::release(Handle handle, std::vector<Memory>* gone) {
 void DriverBooks::drop_if_unused(std::uint32_t index, std::vector<Memory>* gone) {
   Memory& memory = memories_[index];
   if (memory.held || memory.mappings != 0) return;
-  used_[location_index(memory.location)] -= memory.bytes;
+  if (!memory.imported) used_[location_index(memory.location)] -= memory.bytes;
   if (gone != nullptr) gone->push_back(memory);
   free_memories_.push_back(index);
 }
@@ -301,6 +322,7 @@ void DriverBooks::check() const {
     GMLAKE_CHECK_EQ(memory.mappings, aliases[index]);
     counted.handles += memory.held ? 1 : 0;
     if (!memory.held && memory.mappings == 0) continue;
+    if (memory.imported) continue;
     used[location_index(memory.location)] += memory.bytes;
     counted.physical_bytes += memory.bytes;
   }

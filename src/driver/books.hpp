@@ -59,6 +59,9 @@ class DriverBooks {
     Location location;
     std::uint32_t generation = 0;  // counts the uses of the slot, so that an old handle is recognized
     bool held = false;             // has a handle, not released
+    bool shareable = false;        // created to be
+    bool imported = false;         // another process made it: none of a location's capacity
+    bool exported = false;         // other processes may have it
   };
   struct Mapping {
     Address address = 0;
@@ -85,7 +88,10 @@ class DriverBooks {
 
   // Physical memory. `gone`, where given, receives the memory that ended with this call.
   Status check_create(std::uint64_t bytes, const MemoryProperties& properties) const;
-  Handle add_memory(std::uint64_t bytes, const MemoryProperties& properties, std::uint64_t tag);
+  Handle add_memory(std::uint64_t bytes, const MemoryProperties& properties, std::uint64_t tag, bool imported = false);
+  Status check_import(std::uint64_t bytes, const MemoryProperties& properties) const;
+  Status check_export(Handle handle) const;
+  void note_export(Handle handle) { memories_[index_of(handle)].exported = true; }
   Status check_release(Handle handle) const;
   void release(Handle handle, std::vector<Memory>* gone = nullptr);
   const Memory& memory(Handle handle) const { return memories_[index_of(handle)]; }  // of a handle that was checked

@@ -241,6 +241,29 @@ Status CudaDriver::release(Handle handle) {
                    static_cast<std::uint64_t>(handle));
 }
 
+Result<int> CudaDriver::export_fd(Handle handle) {
+  int fd = -1;
+  const CUresult result = api_.mem_export(&fd, static_cast<CUmemGenericAllocationHandle>(handle), kHandlePosixFd, 0);
+  if (result == kSuccess) return fd;
+  // It says invalid value of a handle that was not made to be shared.
+  return Error{result == kInvalidValue ? ErrorCode::not_supported : code_of(result), Step::share,
+               static_cast<std::uint64_t>(handle)};
+}
+
+Result<Handle> CudaDriver::import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) {
+  if (!exists(properties.location)) {
+    return Error{ErrorCode::invalid_device, Step::share, static_cast<std::uint64_t>(properties.location.id)};
+  }
+  if (properties.location.kind == Location::Kind::device) {
+    if (const auto context = primary(properties.location.id, Step::share); !context) return context.error();
+  }
+  CUmemGenericAllocationHandle handle = 0;
+  void* const shareable = std::bit_cast<void*>(static_cast<std::intptr_t>(fd));
+  const CUresult result = api_.mem_import(&handle, shareable, kHandlePosixFd);
+  if (result != kSuccess) return Error{code_of(result), Step::share, bytes};
+  return static_cast<Handle>(handle);
+}
+
 Status CudaDriver::map(Address address, std::uint64_t bytes, Handle handle) {
   return status_of(api_.mem_map(address, bytes, 0, static_cast<CUmemGenericAllocationHandle>(handle), 0), Step::map,
                    address);

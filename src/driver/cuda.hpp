@@ -36,6 +36,8 @@ class CudaDriver final : public Driver {
   Status address_free(Address address, std::uint64_t bytes) override;
   Result<Handle> create(std::uint64_t bytes, const MemoryProperties& properties) override;
   Status release(Handle handle) override;
+  Result<int> export_fd(Handle handle) override;
+  Result<Handle> import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) override;
   Status map(Address address, std::uint64_t bytes, Handle handle) override;
   Status unmap(Address address, std::uint64_t bytes) override;
   Status set_access(Address address, std::uint64_t bytes, std::span<const int> devices) override;

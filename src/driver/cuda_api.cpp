@@ -43,6 +43,8 @@ Result<Api> find_all() {
   find(api.mem_address_free, "cuMemAddressFree");
   find(api.mem_create, "cuMemCreate");
   find(api.mem_release, "cuMemRelease");
+  find(api.mem_export, "cuMemExportToShareableHandle");
+  find(api.mem_import, "cuMemImportFromShareableHandle");
   find(api.mem_map, "cuMemMap");
   find(api.mem_unmap, "cuMemUnmap");
   find(api.mem_set_access, "cuMemSetAccess");

@@ -103,6 +103,8 @@ struct Api {
   CUresult (*mem_create)(CUmemGenericAllocationHandle* handle, std::size_t bytes, const CUmemAllocationProp* properties,
                          unsigned long long flags);
   CUresult (*mem_release)(CUmemGenericAllocationHandle handle);
+  CUresult (*mem_export)(void* shareable, CUmemGenericAllocationHandle handle, int type, unsigned long long flags);
+  CUresult (*mem_import)(CUmemGenericAllocationHandle* handle, void* shareable, int type);
   CUresult (*mem_map)(CUdeviceptr address, std::size_t bytes, std::size_t offset, CUmemGenericAllocationHandle handle,
                       unsigned long long flags);
   CUresult (*mem_unmap)(CUdeviceptr address, std::size_t bytes);

@@ -107,6 +107,12 @@ class Driver {
   // device or NUMA node), not_supported.
   virtual Result<Handle> create(std::uint64_t bytes, const MemoryProperties& properties) = 0;
   virtual Status release(Handle handle) = 0;
+  // Memory that several processes have: a file descriptor for a handle that was created with posix_fd_handle, which the
+  // caller closes; and a handle for one that came from another process, of which nothing more is needed then. `bytes`
+  // and `properties` are those that it was created with: what a wrong size ends in, map says. The memory lives until
+  // every process has let go of its handles, mappings and descriptors. Errors: not_supported.
+  virtual Result<int> export_fd(Handle handle) = 0;
+  virtual Result<Handle> import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) = 0;
 
   // `bytes` is the size of the handle. Errors: not_supported (a prefix of the handle), too_many_mappings.
   virtual Status map(Address address, std::uint64_t bytes, Handle handle) = 0;

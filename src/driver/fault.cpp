@@ -101,6 +101,16 @@ Status FaultDriver::release(Handle handle) {
   return inner_.release(handle);
 }
 
+Result<int> FaultDriver::export_fd(Handle handle) {
+  if (const auto error = strike(Step::share, static_cast<std::uint64_t>(handle))) return *error;
+  return inner_.export_fd(handle);
+}
+
+Result<Handle> FaultDriver::import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) {
+  if (const auto error = strike(Step::share, bytes)) return *error;
+  return inner_.import_fd(fd, bytes, properties);
+}
+
 Status FaultDriver::map(Address address, std::uint64_t bytes, Handle handle) {
   if (const auto error = strike(Step::map, address)) return *error;
   return inner_.map(address, bytes, handle);

@@ -51,6 +51,8 @@ class FaultDriver final : public Driver {
   Status address_free(Address address, std::uint64_t bytes) override;
   Result<Handle> create(std::uint64_t bytes, const MemoryProperties& properties) override;
   Status release(Handle handle) override;
+  Result<int> export_fd(Handle handle) override;
+  Result<Handle> import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) override;
   Status map(Address address, std::uint64_t bytes, Handle handle) override;
   Status unmap(Address address, std::uint64_t bytes) override;
   Status set_access(Address address, std::uint64_t bytes, std::span<const int> devices) override;
@@ -65,7 +67,7 @@ class FaultDriver final : public Driver {
   std::uint64_t clock_ns() override { return inner_.clock_ns(); }
 
  private:
-  static constexpr std::size_t kKinds = static_cast<std::size_t>(Step::memory_info) + 1;
+  static constexpr std::size_t kKinds = static_cast<std::size_t>(Step::share) + 1;
 
   // Counts a call, and gives the error with which it is to fail, if it is.
   std::optional<Error> strike(Step kind, std::uint64_t value);

@@ -46,6 +46,14 @@ Status Gate::release(Handle handle) {
   return pass(Step::release, static_cast<std::uint64_t>(handle), [&] { return inner_.release(handle); });
 }
 
+Result<int> Gate::export_fd(Handle handle) {
+  return pass(Step::share, static_cast<std::uint64_t>(handle), [&] { return inner_.export_fd(handle); });
+}
+
+Result<Handle> Gate::import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) {
+  return pass(Step::share, bytes, [&] { return inner_.import_fd(fd, bytes, properties); });
+}
+
 Status Gate::map(Address address, std::uint64_t bytes, Handle handle) {
   return pass(Step::map, address, [&] { return inner_.map(address, bytes, handle); });
 }

@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <utility>
 
 #include "base/check.hpp"
@@ -83,6 +85,9 @@ HostDriver::~HostDriver() {
     munmap(pointer(range->first), range->second);
   }
   if (spare_ != nullptr) munmap(spare_, kPageBytes);
+  for (const Extent& imported : imported_) {
+    if (imported.file >= 0) close(imported.file);
+  }
   close(file_);
 }
 
@@ -131,8 +136,47 @@ Status HostDriver::release(Handle handle) {
   MutexLock lock(mutex_);
   if (Status status = books_.check_release(handle); !status.ok()) return status;
   books_.release(handle, &gone);
-  punch(gone);
+  end(gone);
   return {};
+}
+
+Result<int> HostDriver::export_fd(Handle handle) {
+  MutexLock lock(mutex_);
+  if (Status status = books_.check_export(handle); !status.ok()) return status.error();
+  // Opened anew, since a duplicate would share its position.
+  std::array<char, 32> path{};
+  std::snprintf(path.data(), path.size(), "/proc/self/fd/%d", file_);
+  const int fd = open(path.data(), O_RDWR | O_CLOEXEC);
+  const Error refused{ErrorCode::not_supported, Step::share, static_cast<std::uint64_t>(handle)};
+  if (fd < 0) return refused;
+  if (lseek(fd, static_cast<off_t>(books_.memory(handle).tag), SEEK_SET) < 0) {
+    close(fd);
+    return refused;
+  }
+  books_.note_export(handle);
+  return fd;
+}
+
+Result<Handle> HostDriver::import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) {
+  MutexLock lock(mutex_);
+  if (Status status = books_.check_import(bytes, properties); !status.ok()) return status.error();
+  // A file that could shrink would raise signals under its readers: only one that is sealed against that will do.
+  const int seals = fcntl(fd, F_GET_SEALS);
+  const off_t offset = lseek(fd, 0, SEEK_CUR);
+  struct stat state {};
+  const Error no_memory{ErrorCode::invalid_value, Step::share,
+                        static_cast<std::uint64_t>(static_cast<std::int64_t>(fd))};
+  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 || offset < 0 || offset % static_cast<off_t>(kPageBytes) != 0 ||
+      fstat(fd, &state) != 0 || state.st_size < offset || static_cast<std::uint64_t>(state.st_size - offset) < bytes) {
+    return no_memory;
+  }
+  const auto free = std::find_if(imported_.begin(), imported_.end(), [](const Extent& slot) { return slot.file < 0; });
+  const auto index = static_cast<std::size_t>(free - imported_.begin());
+  if (free == imported_.end()) imported_.emplace_back();
+  const int file = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (file < 0) return no_memory;
+  imported_[index] = {file, static_cast<std::uint64_t>(offset)};
+  return books_.add_memory(bytes, properties, index, true);
 }
 
 // In the books alone: the memory appears at the address with the first access, as one system call a run of mappings.
@@ -150,7 +194,7 @@ Status HostDriver::unmap(Address address, std::uint64_t bytes) {
   if (Status status = streams_.check_unmap(address, bytes); !status.ok()) return status;
   if (!close_range(address, bytes)) return Error{ErrorCode::too_many_mappings, Step::unmap, address};
   books_.unmap(address, bytes, &gone);
-  punch(gone);
+  end(gone);
   return {};
 }
 
@@ -169,23 +213,25 @@ bool HostDriver::open_range(Address address, std::uint64_t bytes) {
   struct Run {
     Address address = 0;
     std::uint64_t bytes = 0;
-    std::uint64_t offset = 0;
+    Extent extent;
   };
+  const std::span<const Extent> imported = imported_;
   std::vector<Run> runs;  // of neighbours that are neighbours in the file too: one system call each
   books_.for_each_mapping(address, bytes, [&](const auto& mapping, const auto& memory) {
     if (mapping.access != 0) return;
+    const Extent extent = extent_of(memory, file_, imported);
     if (!runs.empty() && runs.back().address + runs.back().bytes == mapping.address &&
-        runs.back().offset + runs.back().bytes == memory.tag) {
+        runs.back().extent.file == extent.file && runs.back().extent.offset + runs.back().bytes == extent.offset) {
       runs.back().bytes += mapping.bytes;
     } else {
-      runs.push_back({mapping.address, mapping.bytes, memory.tag});
+      runs.push_back({mapping.address, mapping.bytes, extent});
     }
   });
   if (runs.empty()) return true;
   std::size_t done = 0;
-  while (done < runs.size() &&
-         mmap(pointer(runs[done].address), runs[done].bytes, PROT_READ | PROT_WRITE,
-              MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file_, static_cast<off_t>(runs[done].offset)) != MAP_FAILED) {
+  while (done < runs.size() && mmap(pointer(runs[done].address), runs[done].bytes, PROT_READ | PROT_WRITE,
+                                    MAP_SHARED | MAP_FIXED | MAP_NORESERVE, runs[done].extent.file,
+                                    static_cast<off_t>(runs[done].extent.offset)) != MAP_FAILED) {
     ++done;
   }
   if (done == runs.size() && madvise(pointer(address), bytes, MADV_DONTFORK) == 0 &&
@@ -209,9 +255,12 @@ bool HostDriver::close_range(Address address, std::uint64_t bytes) {
   return closed;
 }
 
-// Gives the pages of extents that nothing refers to back to the system.
-void HostDriver::punch(const std::vector<DriverBooks::Memory>& gone) const {
+// Of memory that nothing here refers to any more: gives its pages back to the system, where no other process may have
+// them, or closes what came from another one.
+void HostDriver::end(const std::vector<DriverBooks::Memory>& gone) {
   for (const DriverBooks::Memory& memory : gone) {
+    if (memory.imported) close(std::exchange(imported_[memory.tag].file, -1));
+    if (memory.imported || memory.exported) continue;
     int outcome = 0;
     do {
       outcome = fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(memory.tag),

@@ -4,8 +4,10 @@
 // and a process a few thousand file descriptors; extents are never used again, which costs nothing in a sparse file,
 // and their pages go back to the system (a hole is punched) when the handle and the last mapping are gone. The file is
 // sealed at its size, so no access can end in SIGBUS. Only 4 KiB pages that were touched cost memory.
-// A range without access is PROT_NONE: touching it faults. A fork leaves the mappings to the parent alone.
-// Any thread may call; one lock, held across the system calls.
+// A descriptor for another process is the same file once more, and its position says where the memory begins. Who gets
+// one can reach all memory of this driver: it is for processes that trust each other. What was exported is given back
+// to the system when the last of them has closed the file. A range without access is PROT_NONE: touching it faults. A
+// fork leaves the mappings to the parent alone. Any thread may call; one lock, held across the system calls.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +46,8 @@ class HostDriver final : public SimulatedDriver {
   Status address_free(Address address, std::uint64_t bytes) override;
   Result<Handle> create(std::uint64_t bytes, const MemoryProperties& properties) override;
   Status release(Handle handle) override;
+  Result<int> export_fd(Handle handle) override;
+  Result<Handle> import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) override;
   Status map(Address address, std::uint64_t bytes, Handle handle) override;
   Status unmap(Address address, std::uint64_t bytes) override;
   Status set_access(Address address, std::uint64_t bytes, std::span<const int> devices) override;
@@ -54,15 +58,24 @@ class HostDriver final : public SimulatedDriver {
  private:
   HostDriver(const HostOptions& options, int file, std::uint64_t file_bytes);
 
+  struct Extent {
+    int file = -1;
+    std::uint64_t offset = 0;
+  };
+  static Extent extent_of(const DriverBooks::Memory& memory, int own_file, std::span<const Extent> imported) {
+    return memory.imported ? imported[memory.tag] : Extent{own_file, memory.tag};
+  }
   bool open_range(Address address, std::uint64_t bytes) GMLAKE_REQUIRES(mutex_);
   bool close_range(Address address, std::uint64_t bytes) GMLAKE_REQUIRES(mutex_);
-  void punch(const std::vector<DriverBooks::Memory>& gone) const;
+  void end(const std::vector<DriverBooks::Memory>& gone) GMLAKE_REQUIRES(mutex_);
 
   const int process_;  // that made it
   const int file_;
   const std::uint64_t file_bytes_;
   // A mapping with no use but to be given up: at the kernel's bound even a call that lowers the count is refused.
   void* spare_ GMLAKE_GUARDED_BY(mutex_) = nullptr;
+  // Of other processes' files, by the tag of their memory; file -1: a free slot.
+  std::vector<Extent> imported_ GMLAKE_GUARDED_BY(mutex_);
   std::uint64_t next_offset_ GMLAKE_GUARDED_BY(mutex_) = 0;  // where the next handle's extent starts
 };
 

@@ -66,6 +66,10 @@ class RecordDriver final : public Driver {
   Status address_free(Address address, std::uint64_t bytes) override;
   Result<Handle> create(std::uint64_t bytes, const MemoryProperties& properties) override;
   Status release(Handle handle) override;
+  Result<int> export_fd(Handle handle) override { return inner_.export_fd(handle); }  // these two are not counted
+  Result<Handle> import_fd(int fd, std::uint64_t bytes, const MemoryProperties& properties) override {
+    return inner_.import_fd(fd, bytes, properties);
+  }
   Status map(Address address, std::uint64_t bytes, Handle handle) override;
   Status unmap(Address address, std::uint64_t bytes) override;
   Status set_access(Address address, std::uint64_t bytes, std::span<const int> devices) override;

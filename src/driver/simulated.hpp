@@ -32,6 +32,13 @@ class SimulatedDriver : public Driver {
   Result<DeviceProperties> device_properties(int device) override;
   Result<MemoryInfo> memory_info(int device) override;
   Result<std::uint64_t> granularity(const MemoryProperties& properties) override;
+  // A backend that has memory says otherwise.
+  Result<int> export_fd(Handle handle) override {
+    return Error{ErrorCode::not_supported, Step::share, static_cast<std::uint64_t>(handle)};
+  }
+  Result<Handle> import_fd(int, std::uint64_t bytes, const MemoryProperties&) override {
+    return Error{ErrorCode::not_supported, Step::share, bytes};
+  }
   Result<Event> event_create(int device) override;
   Status event_record(Event event, Stream stream) override;
   Result<bool> event_query(Event event) override { return streams_.event_query(event); }

@@ -29,6 +29,10 @@ class ForwardingDriver : public driver::Driver {
   Result<Handle> create(std::uint64_t bytes, const driver::MemoryProperties& properties) override {
     return inner_.create(bytes, properties);
   }
+  Result<int> export_fd(Handle handle) override { return inner_.export_fd(handle); }
+  Result<Handle> import_fd(int fd, std::uint64_t bytes, const driver::MemoryProperties& properties) override {
+    return inner_.import_fd(fd, bytes, properties);
+  }
   Status release(Handle handle) override { return inner_.release(handle); }
   Status map(Address address, std::uint64_t bytes, Handle handle) override {
     return inner_.map(address, bytes, handle);

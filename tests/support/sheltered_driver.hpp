@@ -40,6 +40,14 @@ class ShelteredDriver : public driver::Driver {
     const NoFailingNew shelter;
     return inner_.create(bytes, properties);
   }
+  Result<int> export_fd(driver::Handle handle) override {
+    const NoFailingNew shelter;
+    return inner_.export_fd(handle);
+  }
+  Result<driver::Handle> import_fd(int fd, std::uint64_t bytes, const driver::MemoryProperties& properties) override {
+    const NoFailingNew shelter;
+    return inner_.import_fd(fd, bytes, properties);
+  }
   Status release(driver::Handle handle) override {
     const NoFailingNew shelter;
     return inner_.release(handle);
