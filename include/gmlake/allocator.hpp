@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <vector>
 
@@ -25,6 +26,7 @@
 #include "gmlake/options.hpp"
 #include "gmlake/placement.hpp"
 #include "gmlake/result.hpp"
+#include "gmlake/share.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
 #include "gmlake/streams.hpp"
@@ -73,6 +75,15 @@ class Allocator {
   // of that GPU. Errors: also invalid_value (a stripe over no GPU that the device can use), out_of_memory with no
   // report.
   Result<void*> try_allocate(std::size_t bytes, const Placement& placement, int device = 0,
+                             StreamHandle stream = nullptr) noexcept;
+
+  // Shares a live block with other processes, and takes one that another process shares: share.hpp says what holds for
+  // both. To export is one driver call a PhyBlock; to import, two, and three more. An imported block is freed like any
+  // other; the descriptors stay the caller's. Errors of the first: invalid_pointer, not_supported (by the device, by
+  // memory of the host, or more descriptors than the process may open). Of the second: invalid_value (what makes no
+  // sense, or is no memory of this driver), invalid_device, and what the driver refuses.
+  Result<SharedBlock> export_block(const void* pointer) noexcept;
+  Result<void*> import_block(const SharedLayout& layout, std::span<const int> fds, int device = 0,
                              StreamHandle stream = nullptr) noexcept;
 
   // Lets GPU `peer` use the memory of `device`, what is handed out now and later. Errors: invalid_device, and what the

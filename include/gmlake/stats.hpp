@@ -89,6 +89,7 @@ struct DeviceStats {
   std::uint64_t placed_device_bytes = 0;  // on the block's own device
   std::uint64_t placed_peer_bytes = 0;    // on other GPUs
   std::uint64_t placed_host_bytes = 0;
+  std::uint64_t imported_bytes = 0;     // of other processes
   std::uint64_t placed_lost_bytes = 0;  // of these, what a driver would not take back
   std::uint64_t spills = 0;             // requests met so
 

@@ -31,6 +31,9 @@ class VirBlock {
   // What lies under it, in order of address. Empty once released.
   std::vector<PhyBlockInfo> phy_blocks() const;
 
+  // Its PhyBlocks for another process, which import_vir_block() takes. Errors: as Allocator::export_block.
+  Result<SharedBlock> share() const { return allocator_.export_block(address_); }
+
   // Of the last release: an error where the allocator did not know the block any more.
   Status status() const { return status_; }
   bool released() const { return address_ == nullptr; }
@@ -39,6 +42,7 @@ class VirBlock {
 
  private:
   friend Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const VirBlockOptions& options);
+  friend Result<std::unique_ptr<VirBlock>> import_vir_block(const SharedBlock& shared, const VirBlockOptions& options);
   friend std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOptions& options);
   VirBlock(Allocator& allocator, std::size_t bytes, int device)
       : allocator_(allocator), bytes_(bytes), device_(device) {}
@@ -53,7 +57,10 @@ class VirBlock {
 // `bytes` > 0. Errors: invalid_size for 0 bytes, else as Allocator::try_allocate. Throws where default_allocator()
 // does, or std::bad_alloc for want of host memory.
 Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const VirBlockOptions& options = {});
-// The same; throws OutOfMemoryError or AllocationError.
+// A block that another process shares, at an address of this one. Errors: as Allocator::import_block; options.placement
+// counts for nothing.
+Result<std::unique_ptr<VirBlock>> import_vir_block(const SharedBlock& shared, const VirBlockOptions& options = {});
+// The same as try_create_vir_block; throws OutOfMemoryError or AllocationError.
 std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOptions& options = {});
 
 }  // namespace gmlake

@@ -297,6 +297,40 @@ Result<void*> Allocator::try_allocate(std::size_t bytes, const Placement& placem
   return state_->allocate_placed(bytes, placement, device, stream);
 }
 
+Result<SharedBlock> Allocator::export_block(const void* pointer) noexcept {
+  if (!state_->origin.intact()) return state_->late(Step::share, bits(pointer));
+  return guarded(Step::share, bits(pointer), [&]() -> Result<SharedBlock> {
+    std::vector<int> fds;
+    Result<SharedLayout> layout = Error{ErrorCode::invalid_pointer, Step::share, bits(pointer)};
+    try {
+      state_->any([&](DeviceAllocator& device) {
+        layout = device.share(bits(pointer), fds);
+        return layout.ok() || layout.error().code != ErrorCode::invalid_pointer;
+      });
+      if (!layout && layout.error().code == ErrorCode::invalid_pointer) {
+        layout = state_->placed->share(bits(pointer), fds);
+      }
+    } catch (const std::bad_alloc&) {
+      layout = Error{ErrorCode::out_of_memory, Step::share, bits(pointer)};
+    }
+    SharedBlock block(layout ? std::move(*layout) : SharedLayout{}, std::move(fds));  // closes what there is
+    if (!layout) return layout.error();
+    return block;
+  });
+}
+
+Result<void*> Allocator::import_block(const SharedLayout& layout, std::span<const int> fds, int device,
+                                      StreamHandle stream) noexcept {
+  return guarded(Step::share, layout.bytes, [&]() -> Result<void*> {
+    const Result<DeviceAllocator*> allocator = state_->device(device);
+    if (!allocator) return allocator.error();
+    const Result<driver::Address> address = state_->placed->import(layout, fds, {device, bits(stream)});
+    state_->audit();
+    if (!address) return address.error();
+    return to_pointer(*address);
+  });
+}
+
 Status Allocator::enable_peer_access(int device, int peer) noexcept {
   if (Status known = state_->check_device(peer, Step::set_access); !known.ok()) return known;
   return state_->on_device(device, Step::set_access, [&](DeviceAllocator& each) -> Status {
@@ -478,6 +512,7 @@ DeviceStats Allocator::stats(int device) const {
   stats.placed_device_bytes = placed.device_bytes;
   stats.placed_peer_bytes = placed.peer_bytes;
   stats.placed_host_bytes = placed.host_bytes;
+  stats.imported_bytes = placed.imported_bytes;
   stats.placed_lost_bytes = placed.lost_bytes;
   return stats;
 }

@@ -48,18 +48,27 @@ Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver&
   if (!properties->vmm_supported) {
     return Error{ErrorCode::not_supported, Step::properties, static_cast<std::uint64_t>(device)};
   }
-  const Result<std::uint64_t> granularity = driver.granularity({.location = {driver::Location::Kind::device, device}});
+  // Memory that other devices of the machine and other processes can be given, where that is to be had.
+  driver::MemoryProperties memory{.location = {driver::Location::Kind::device, device},
+                                  .rdma_capable = properties->rdma_supported,
+                                  .posix_fd_handle = properties->posix_fd_supported,
+                                  .fabric_handle = properties->fabric_supported};
+  Result<std::uint64_t> granularity = driver.granularity(memory);
+  if (!granularity && granularity.error().code == ErrorCode::not_supported) {
+    memory = {.location = memory.location};
+    granularity = driver.granularity(memory);
+  }
   if (!granularity) return granularity.error();
   const auto shift = static_cast<std::uint32_t>(std::countr_zero(*granularity));
   return std::unique_ptr<DeviceAllocator>(
-      new DeviceAllocator(driver, device, options, shift, properties->total_bytes, callbacks));
+      new DeviceAllocator(driver, memory, options, shift, properties->total_bytes, callbacks));
 }
 
-DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Options& options,
+DeviceAllocator::DeviceAllocator(driver::Driver& driver, const driver::MemoryProperties& memory, const Options& options,
                                  std::uint32_t granule_shift, std::uint64_t total_bytes, OomCallbacks& callbacks)
     : meter_(driver),
       driver_(meter_),
-      device_(device),
+      device_(memory.location.id),
       options_(options),
       granule_shift_(granule_shift),
       total_bytes_(total_bytes),
@@ -67,8 +76,8 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, int device, const Optio
       limit_fraction_(options.limit_fraction),
       callbacks_(callbacks),
       fences_(driver_),
-      phy_pool_(driver_, {.location = {driver::Location::Kind::device, device}}, granule_shift),
-      mappings_(driver_, phy_pool_, granule_shift, {device}),
+      phy_pool_(driver_, memory, granule_shift),
+      mappings_(driver_, phy_pool_, granule_shift, {memory.location.id}),
       planner_(phy_pool_, fences_),
       stitcher_(mappings_, phy_pool_, fences_),
       worker_([this] { return background_step(); },

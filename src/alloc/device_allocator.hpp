@@ -29,6 +29,7 @@
 #include "driver/record.hpp"
 #include "gmlake/oom.hpp"
 #include "gmlake/options.hpp"
+#include "gmlake/share.hpp"
 #include "gmlake/snapshot.hpp"
 #include "gmlake/stats.hpp"
 #include "gmlake/streams.hpp"
@@ -112,6 +113,9 @@ class DeviceAllocator {
   std::uint64_t block_bytes(Address address) const;  // of a live block; 0 for any other address
   // Which PhyBlocks lie under a live block, in order of address. Empty for any other address.
   std::vector<PhyBlockInfo> phy_blocks(Address address) const;
+  // Descriptors for the PhyBlocks under a live block, into `fds`, whose owner closes them also where this fails.
+  // Errors: invalid_pointer; the driver's: not_supported where the memory cannot be shared.
+  Result<SharedLayout> share(Address address, std::vector<int>& fds) GMLAKE_EXCLUDES(grow_, state_);
   DeviceSnapshot snapshot() const;
   // See Allocator. The first throws std::bad_alloc with nothing changed.
   void keep_history(std::size_t events);
@@ -180,8 +184,8 @@ class DeviceAllocator {
     const std::uint64_t retired_before_;
   };
 
-  DeviceAllocator(driver::Driver& driver, int device, const Options& options, std::uint32_t granule_shift,
-                  std::uint64_t total_bytes, OomCallbacks& callbacks);
+  DeviceAllocator(driver::Driver& driver, const driver::MemoryProperties& memory, const Options& options,
+                  std::uint32_t granule_shift, std::uint64_t total_bytes, OomCallbacks& callbacks);
 
   // A stream of this device, with pools to allocate from; and any stream, which may have none.
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);

@@ -78,6 +78,35 @@ std::vector<PhyBlockInfo> DeviceAllocator::phy_blocks(Address address) const {
   return blocks;
 }
 
+// Nothing under a live block moves, and what is freed meanwhile is not released while this holds `grow`.
+Result<SharedLayout> DeviceAllocator::share(Address address, std::vector<int>& fds) {
+  const MutexLock grow(grow_);
+  SharedLayout layout;
+  std::vector<driver::Handle> handles;
+  {
+    const MutexLock lock(state_);
+    const Block* block = live_.find(address);
+    if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::share, address};
+    const VmmSegment* segment = block->segment;
+    layout.bytes = block->bytes;
+    std::uint32_t slot = segment->slot_of(block->address);
+    layout.offset = block->address - segment->address_of(segment->at(slot)->slot);
+    while (segment->address_of(slot) < block->end()) {
+      const Mapping* mapping = segment->at(slot);
+      layout.phy_block_bytes.push_back(std::uint64_t{mapping->block->granules} << granule_shift_);
+      handles.push_back(mapping->block->handle);
+      slot = mapping->slot + mapping->block->granules;
+    }
+  }
+  fds.reserve(handles.size());
+  for (const driver::Handle handle : handles) {
+    const Result<int> fd = driver_.export_fd(handle);
+    if (!fd) return fd.error();
+    fds.push_back(*fd);
+  }
+  return layout;
+}
+
 DeviceSnapshot DeviceAllocator::snapshot() const {
   const MutexLock grow(grow_);
   const MutexLock lock(state_);

@@ -14,13 +14,13 @@ using driver::Location;
 
 namespace {
 
-constexpr std::uint64_t kPiecesPerPlace = 8;  // a stripe of a small block goes round more than once
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 60;  // of one block, so that sums stay in 64 bits
+constexpr std::uint64_t kPiecesPerPlace = 8;                  // a stripe of a small block goes round more than once
 
 bool is_on(const Location& location, int device) {
   return location.kind == Location::Kind::device && location.id == device;
 }
 
-// Host nodes are numbered behind the GPUs.
 int place_number(const Location& location) {
   return location.kind == Location::Kind::device ? location.id : -1 - location.id;
 }
@@ -46,16 +46,10 @@ PlacedBlocks::~PlacedBlocks() {
 Result<Address> PlacedBlocks::create(std::uint64_t bytes, driver::Stream stream, const Placement& placement) {
   const MutexLock settling(settling_);
   (void)settle_locked(false);
+  expect_one(stream.device, placement.devices.size() + 1);
   auto block = std::make_unique<Block>();
   block->requested = bytes;
   block->stream = stream;
-  std::vector<int> access;
-  {
-    const MutexLock lock(mutex_);
-    access = access_of(stream.device);
-    (void)totals_[stream.device];  // so that counting needs no host memory, nor does keeping what is lost
-    lost_.reserve(live_.size() + freed_.size() + lost_.size() + placement.devices.size() + 2);
-  }
   const Result<std::vector<Place>> places = places_of(stream.device, placement);
   if (!places) return places.error();
   std::uint64_t granularity = 0;
@@ -70,21 +64,31 @@ Result<Address> PlacedBlocks::create(std::uint64_t bytes, driver::Stream stream,
   Status made;
   try {
     made = striped ? stripe(*block, *places, piece, total) : spill(*block, *places, piece, granularity, total);
-    if (made.ok()) made = join(*block, access);
-    if (made.ok()) {
-      const Address address = block->address;
-      const MutexLock lock(mutex_);
-      const auto published = live_.emplace(address, nullptr).first;
-      published->second = std::move(block);
-      count(*published->second, true);
-      return address;
-    }
+    if (made.ok()) made = join(*block);
+    if (made.ok()) return publish(std::move(block));
   } catch (const std::bad_alloc&) {
     give_up(std::move(block));
     throw;
   }
   give_up(std::move(block));
   return made.error();
+}
+
+// Room in the books for one block more, whatever becomes of it, and of the probes for it.
+void PlacedBlocks::expect_one(int device, std::size_t probes) {
+  const MutexLock lock(mutex_);
+  (void)totals_[device];
+  lost_.reserve(live_.size() + freed_.size() + lost_.size() + probes + 1);
+}
+
+// Takes the block only where it does not throw.
+Address PlacedBlocks::publish(std::unique_ptr<Block>&& block) {
+  const MutexLock lock(mutex_);
+  const Address begin = block->begin();
+  const auto published = live_.emplace(begin, nullptr).first;
+  published->second = std::move(block);
+  count(*published->second, true);
+  return begin;
 }
 
 // Of a block that was not finished: what the driver keeps of it is not forgotten.
@@ -101,8 +105,8 @@ Result<std::vector<PlacedBlocks::Place>> PlacedBlocks::places_of(int device, con
   const Result<int> count = driver_.device_count();
   if (!count) return count.error();
   const auto add = [&](Location location) GMLAKE_REQUIRES(settling_) {
-    const auto same = [&location](const Place& place) { return place.location == location; };
-    Place place{location, 0};
+    const auto same = [&location](const Place& place) { return place.memory.location == location; };
+    Place place{{.location = location}, 0};
     if (std::none_of(places.begin(), places.end(), same) && try_place(device, place)) places.push_back(place);
   };
   if (placement.kind == Placement::Kind::spill) add({Location::Kind::device, device});
@@ -124,45 +128,50 @@ Result<std::vector<PlacedBlocks::Place>> PlacedBlocks::places_of(int device, con
 // Whether the device can use memory there, found out once: a piece is made, mapped and opened to it. That the place has
 // no memory just now says nothing.
 bool PlacedBlocks::try_place(int device, Place& place) {
-  const auto key = std::make_pair(device, place_number(place.location));
+  const auto key = std::make_pair(device, place_number(place.memory.location));
   if (const auto known = probed_.find(key); known != probed_.end()) {
-    place.granularity = known->second;
+    place = known->second;
     return place.granularity != 0;
   }
-  const driver::MemoryProperties properties{.location = place.location};
-  const Result<std::uint64_t> granularity = driver_.granularity(properties);
+  place.memory.posix_fd_handle = place.memory.location.kind == Location::Kind::device;  // to share it with others
+  Result<std::uint64_t> granularity = driver_.granularity(place.memory);
+  if (!granularity && granularity.error().code == ErrorCode::not_supported) {
+    place.memory.posix_fd_handle = false;
+    granularity = driver_.granularity(place.memory);
+  }
   if (!granularity) return false;
   place.granularity = *granularity;
-  if (!is_on(place.location, device)) {
+  if (!is_on(place.memory.location, device)) {
     auto probe = std::make_unique<Block>();
     probe->stream.device = device;
     const Status taken = take_piece(*probe, place, *granularity);
     if (!taken.ok()) return taken.error().code == ErrorCode::out_of_memory;
-    const bool usable = join(*probe, {&device, 1}).ok();
+    const bool usable = join(*probe).ok();
     give_up(std::move(probe));
     if (!usable) place.granularity = 0;
   }
-  probed_.emplace(key, place.granularity);
+  probed_.emplace(key, place);
   return place.granularity != 0;
 }
 
 // One piece more, of the device's limit where it lies on a GPU.
 Status PlacedBlocks::take_piece(Block& block, const Place& place, std::uint64_t bytes) {
-  const bool on_gpu = place.location.kind == Location::Kind::device;
+  const Location& location = place.memory.location;
+  const bool on_gpu = location.kind == Location::Kind::device;
   const Error full{ErrorCode::out_of_memory, Step::create, bytes};
-  if (on_gpu && !room_.take(place.location.id, bytes, false)) return full;
   block.pieces.reserve(block.pieces.size() + 1);
-  Result<driver::Handle> handle = driver_.create(bytes, {.location = place.location});
+  if (on_gpu && !room_.take(location.id, bytes, false)) return full;
+  Result<driver::Handle> handle = driver_.create(bytes, place.memory);
   if (!handle && on_gpu && handle.error().code == ErrorCode::out_of_memory) {
-    room_.give_back(place.location.id, bytes);
-    if (!room_.take(place.location.id, bytes, true)) return full;
-    handle = driver_.create(bytes, {.location = place.location});
+    room_.give_back(location.id, bytes);
+    if (!room_.take(location.id, bytes, true)) return full;
+    handle = driver_.create(bytes, place.memory);
   }
   if (!handle) {
-    if (on_gpu) room_.give_back(place.location.id, bytes);
+    if (on_gpu) room_.give_back(location.id, bytes);
     return handle.error();
   }
-  block.pieces.push_back({*handle, bytes, place.location});
+  block.pieces.push_back({*handle, bytes, location});
   return {};
 }
 
@@ -195,7 +204,12 @@ Status PlacedBlocks::stripe(Block& block, std::span<const Place> places, std::ui
   return {};
 }
 
-Status PlacedBlocks::join(Block& block, std::span<const int> access) {
+Status PlacedBlocks::join(Block& block) {
+  std::vector<int> access;
+  {
+    const MutexLock lock(mutex_);
+    access = access_of(block.stream.device);
+  }
   std::uint64_t total = 0;
   for (const Piece& piece : block.pieces) total += piece.bytes;
   const Result<Address> address = driver_.reserve(total, 0);
@@ -225,11 +239,78 @@ bool PlacedBlocks::dismantle(Block& block, bool tell_room) noexcept {
       continue;
     }
     piece.handle = driver::Handle::none;
-    if (tell_room && piece.location.kind == Location::Kind::device) room_.give_back(piece.location.id, piece.bytes);
+    if (tell_room && !piece.imported && piece.location.kind == Location::Kind::device)
+      room_.give_back(piece.location.id, piece.bytes);
   }
   if (block.range_bytes != 0 && !driver_.address_free(block.address, block.range_bytes).ok()) return false;
   block.range_bytes = 0;
   return all;
+}
+
+Result<Address> PlacedBlocks::import(const SharedLayout& layout, std::span<const int> fds, driver::Stream stream) {
+  const MutexLock settling(settling_);
+  (void)settle_locked(false);
+  const driver::MemoryProperties memory{.location = {Location::Kind::device, stream.device}, .posix_fd_handle = true};
+  const Result<std::uint64_t> granularity = driver_.granularity(memory);
+  if (!granularity) return granularity.error();
+  const Error senseless{ErrorCode::invalid_value, Step::share, layout.bytes};
+  std::uint64_t total = 0;
+  for (const std::uint64_t bytes : layout.phy_block_bytes) {
+    if (bytes == 0 || bytes % *granularity != 0 || bytes > kMostBytes - total) return senseless;
+    total += bytes;
+  }
+  if (fds.size() != layout.phy_block_bytes.size() || layout.bytes == 0 || layout.bytes > total ||
+      layout.offset > total - layout.bytes) {
+    return senseless;
+  }
+  expect_one(stream.device, 0);
+  auto block = std::make_unique<Block>();
+  block->requested = layout.bytes;
+  block->offset = layout.offset;
+  block->stream = stream;
+  block->pieces.reserve(fds.size());
+  Status made;
+  try {
+    for (std::size_t i = 0; i < fds.size() && made.ok(); ++i) {
+      const Result<driver::Handle> handle = driver_.import_fd(fds[i], layout.phy_block_bytes[i], memory);
+      if (handle) {
+        block->pieces.push_back({*handle, layout.phy_block_bytes[i], memory.location, true});
+      } else {
+        made = handle.error();
+      }
+    }
+    if (made.ok()) made = join(*block);
+    if (made.ok()) return publish(std::move(block));
+  } catch (const std::bad_alloc&) {
+    give_up(std::move(block));
+    throw;
+  }
+  give_up(std::move(block));
+  return made.error();
+}
+
+Result<SharedLayout> PlacedBlocks::share(Address address, std::vector<int>& fds) {
+  const MutexLock settling(settling_);  // so that what is freed meanwhile is not given back
+  SharedLayout layout;
+  std::vector<driver::Handle> handles;
+  {
+    const MutexLock lock(mutex_);
+    const Block* block = find(address);
+    if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::share, address};
+    layout.bytes = block->requested;
+    layout.offset = block->offset;
+    for (const Piece& piece : block->pieces) {
+      layout.phy_block_bytes.push_back(piece.bytes);
+      handles.push_back(piece.handle);
+    }
+  }
+  fds.reserve(handles.size());
+  for (const driver::Handle handle : handles) {
+    const Result<int> fd = driver_.export_fd(handle);
+    if (!fd) return fd.error();
+    fds.push_back(*fd);
+  }
+  return layout;
 }
 
 Status PlacedBlocks::deallocate(Address address, std::optional<std::uint64_t> stream) {
@@ -378,7 +459,7 @@ Status PlacedBlocks::grant(int device, int peer) {
     const MutexLock lock(mutex_);
     access_[device].reserve(access_[device].size() + 1);
     for (const auto& [address, block] : live_) {
-      if (block->stream.device == device) ranges.emplace_back(address, block->range_bytes);
+      if (block->stream.device == device) ranges.emplace_back(block->address, block->range_bytes);
     }
   }
   for (const auto& [address, bytes] : ranges) {
@@ -406,7 +487,7 @@ PlacedBlocks::Block* PlacedBlocks::find(Address address) const {
 std::uint64_t PlacedBlocks::block_bytes(Address address) const {
   const MutexLock lock(mutex_);
   const Block* block = find(address);
-  return block == nullptr ? 0 : block->range_bytes;
+  return block == nullptr ? 0 : block->range_bytes - block->offset;
 }
 
 int PlacedBlocks::device_of(Address address) const {
@@ -420,6 +501,7 @@ std::vector<PhyBlockInfo> PlacedBlocks::phy_blocks(Address address) const {
   std::vector<PhyBlockInfo> infos;
   const Block* block = find(address);
   if (block == nullptr) return infos;
+  address = block->address;
   for (const Piece& piece : block->pieces) {
     const bool on_gpu = piece.location.kind == Location::Kind::device;
     infos.push_back({.bytes = piece.bytes,
@@ -435,8 +517,16 @@ std::vector<PhyBlockInfo> PlacedBlocks::phy_blocks(Address address) const {
 std::uint64_t PlacedBlocks::Block::bytes_at(Location::Kind kind, int device, bool equal) const {
   std::uint64_t bytes = 0;
   for (const Piece& piece : pieces) {
-    if (piece.handle == driver::Handle::none || piece.location.kind != kind) continue;
+    if (piece.handle == driver::Handle::none || piece.imported || piece.location.kind != kind) continue;
     if (kind == Location::Kind::host_numa || (piece.location.id == device) == equal) bytes += piece.bytes;
+  }
+  return bytes;
+}
+
+std::uint64_t PlacedBlocks::Block::imported_bytes() const {
+  std::uint64_t bytes = 0;
+  for (const Piece& piece : pieces) {
+    bytes += piece.imported && piece.handle != driver::Handle::none ? piece.bytes : 0;
   }
   return bytes;
 }
@@ -449,6 +539,7 @@ void PlacedBlocks::count(const Block& block, bool more) {
   totals.device_bytes += sign * block.bytes_at(Location::Kind::device, device, true);
   totals.peer_bytes += sign * block.bytes_at(Location::Kind::device, device, false);
   totals.host_bytes += sign * block.bytes_at(Location::Kind::host_numa, device, true);
+  totals.imported_bytes += sign * block.imported_bytes();
 }
 
 PlacedBlocks::Totals PlacedBlocks::totals(int device) const {
@@ -474,12 +565,13 @@ void PlacedBlocks::check() const {
     totals.device_bytes += block.bytes_at(Location::Kind::device, block.stream.device, true);
     totals.peer_bytes += block.bytes_at(Location::Kind::device, block.stream.device, false);
     totals.host_bytes += block.bytes_at(Location::Kind::host_numa, block.stream.device, true);
+    totals.imported_bytes += block.imported_bytes();
   });
   for (const Blocks* blocks : {&live_, &freed_}) {
     for (const auto& [address, block] : *blocks) {
       std::uint64_t bytes = 0;
       for (const Piece& piece : block->pieces) bytes += piece.bytes;
-      GMLAKE_CHECK_EQ(address, block->address);
+      GMLAKE_CHECK_EQ(address, block->begin());
       GMLAKE_CHECK_EQ(bytes, block->mapped_bytes);
       GMLAKE_CHECK_EQ(bytes, block->range_bytes);
     }

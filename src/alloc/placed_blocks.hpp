@@ -20,6 +20,7 @@
 #include "driver/gate.hpp"
 #include "gmlake/placement.hpp"
 #include "gmlake/result.hpp"
+#include "gmlake/share.hpp"
 #include "gmlake/snapshot.hpp"
 
 namespace gmlake::alloc {
@@ -43,7 +44,8 @@ class PlacedBlocks {
     std::uint64_t device_bytes = 0;
     std::uint64_t peer_bytes = 0;
     std::uint64_t host_bytes = 0;
-    std::uint64_t lost_bytes = 0;  // of these, what the driver would not take back
+    std::uint64_t imported_bytes = 0;  // another process's: none of the three above
+    std::uint64_t lost_bytes = 0;      // of these, what the driver would not take back
 
     friend bool operator==(const Totals&, const Totals&) = default;
   };
@@ -59,6 +61,12 @@ class PlacedBlocks {
   // every place, or at one that a stripe goes over), invalid_device, invalid_value (a stripe over nothing), and what
   // the driver refuses. Nothing changed then. Throws std::bad_alloc, likewise.
   Result<Address> create(std::uint64_t bytes, driver::Stream stream, const Placement& placement);
+  // A block of memory that another process has exported, for work on `stream`. The descriptors stay the caller's.
+  // Errors: invalid_value (a layout that makes no sense, or what is no memory of this driver), and what the driver
+  // refuses. Nothing changed then.
+  Result<Address> import(const SharedLayout& layout, std::span<const int> fds, driver::Stream stream);
+  // See DeviceAllocator::share().
+  Result<SharedLayout> share(Address address, std::vector<int>& fds);
   // Of a live block here; invalid_pointer for any other. `stream`: as DeviceAllocator::deallocate().
   Status deallocate(Address address, std::optional<std::uint64_t> stream);
   Status record_stream(Address address, driver::Stream stream);
@@ -80,6 +88,7 @@ class PlacedBlocks {
     driver::Handle handle = driver::Handle::none;
     std::uint64_t bytes = 0;
     driver::Location location;
+    bool imported = false;
   };
   struct Mark {
     driver::Event event = driver::Event::none;
@@ -90,7 +99,8 @@ class PlacedBlocks {
     std::size_t made = 0;
   };
   struct Block {
-    Address address = 0;
+    Address address = 0;             // of the range
+    std::uint64_t offset = 0;        // of the block in it: other than 0 in imported ones alone
     std::uint64_t range_bytes = 0;   // reserved; 0: not yet, or no more
     std::uint64_t mapped_bytes = 0;  // from its begin
     std::uint64_t requested = 0;
@@ -98,12 +108,14 @@ class PlacedBlocks {
     std::vector<driver::Stream> uses;  // by other streams; once freed, every stream that is yet to be marked
     std::vector<Mark> marks;           // of streams that were marked, and have not passed
     std::vector<Piece> pieces;         // in order of address
+    Address begin() const { return address + offset; }
+    std::uint64_t imported_bytes() const;
     std::uint64_t bytes_at(driver::Location::Kind kind, int device, bool equal) const;
   };
   using Blocks = std::map<Address, std::unique_ptr<Block>>;
   struct Place {
-    driver::Location location;
-    std::uint64_t granularity = 0;
+    driver::MemoryProperties memory;
+    std::uint64_t granularity = 0;  // 0: the device cannot use memory there
   };
 
   Result<std::vector<Place>> places_of(int device, const Placement& placement) GMLAKE_REQUIRES(settling_);
@@ -112,7 +124,9 @@ class PlacedBlocks {
   Status spill(Block& block, std::span<const Place> places, std::uint64_t piece, std::uint64_t granularity,
                std::uint64_t bytes);
   Status stripe(Block& block, std::span<const Place> places, std::uint64_t piece, std::uint64_t bytes);
-  Status join(Block& block, std::span<const int> access);
+  Status join(Block& block) GMLAKE_EXCLUDES(mutex_);
+  void expect_one(int device, std::size_t probes) GMLAKE_EXCLUDES(mutex_);
+  Address publish(std::unique_ptr<Block>&& block) GMLAKE_EXCLUDES(mutex_);
   void give_up(std::unique_ptr<Block> block) GMLAKE_EXCLUDES(mutex_);
   bool dismantle(Block& block, bool tell_room) noexcept;
   bool has_passed(Block& block, bool wait) GMLAKE_REQUIRES(settling_);
@@ -134,8 +148,8 @@ class PlacedBlocks {
   const std::uint64_t max_piece_bytes_;
 
   mutable Mutex settling_ GMLAKE_ACQUIRED_BEFORE(mutex_);
-  // By device and place (the host's nodes behind the GPUs): the granularity; 0: the device cannot use memory there.
-  std::map<std::pair<int, int>, std::uint64_t> probed_ GMLAKE_GUARDED_BY(settling_);
+  // By device and place: the GPUs from 0 up, the host's nodes from -1 down.
+  std::map<std::pair<int, int>, Place> probed_ GMLAKE_GUARDED_BY(settling_);
   std::map<int, Events> events_ GMLAKE_GUARDED_BY(settling_);  // by device
   mutable Mutex mutex_;
   Blocks live_ GMLAKE_GUARDED_BY(mutex_);

@@ -83,6 +83,7 @@ constexpr std::array kCounts = {
     Count{"gmlake.placed_device_bytes", &DeviceStats::placed_device_bytes},
     Count{"gmlake.placed_peer_bytes", &DeviceStats::placed_peer_bytes},
     Count{"gmlake.placed_host_bytes", &DeviceStats::placed_host_bytes},
+    Count{"gmlake.imported_bytes", &DeviceStats::imported_bytes},
     Count{"gmlake.placed_lost_bytes", &DeviceStats::placed_lost_bytes},
     Count{"gmlake.spills", &DeviceStats::spills},
     Count{"gmlake.collections", &DeviceStats::collections},

@@ -26,6 +26,15 @@ Result<std::unique_ptr<VirBlock>> try_create_vir_block(std::size_t bytes, const 
   return block;
 }
 
+Result<std::unique_ptr<VirBlock>> import_vir_block(const SharedBlock& shared, const VirBlockOptions& options) {
+  Allocator& allocator = options.allocator != nullptr ? *options.allocator : default_allocator();
+  std::unique_ptr<VirBlock> block(new VirBlock(allocator, shared.layout().bytes, options.device));
+  const Result<void*> address = allocator.import_block(shared.layout(), shared.fds(), options.device, options.stream);
+  if (!address) return address.error();
+  block->address_ = *address;
+  return block;
+}
+
 std::unique_ptr<VirBlock> create_vir_block(std::size_t bytes, const VirBlockOptions& options) {
   if (bytes == 0) throw AllocationError({ErrorCode::invalid_size, Step::allocate, 0});
   Allocator& allocator = options.allocator != nullptr ? *options.allocator : default_allocator();

@@ -5,10 +5,24 @@
 
 namespace gmlake::memory {
 
+// What a device says it can do it may yet refuse: fabric handles want a service beside the driver.
+Result<driver::Handle> PhyPool::create_handle(std::uint64_t bytes) {
+  Result<driver::Handle> handle = driver_.create(bytes, properties_);
+  for (bool driver::MemoryProperties::*flag :
+       {&driver::MemoryProperties::fabric_handle, &driver::MemoryProperties::rdma_capable,
+        &driver::MemoryProperties::posix_fd_handle}) {
+    if (handle || handle.error().code != ErrorCode::not_supported) break;
+    if (!(properties_.*flag)) continue;
+    properties_.*flag = false;
+    handle = driver_.create(bytes, properties_);
+  }
+  return handle;
+}
+
 Result<PhyBlock*> PhyPool::create(std::uint32_t granules) {
   PhyBlock* block = blocks_.take();
   block->granules = granules;
-  Result<driver::Handle> handle = driver_.create(bytes_of(block), properties_);
+  Result<driver::Handle> handle = create_handle(bytes_of(block));
   if (!handle) {
     blocks_.put(block);
     return handle.error();

@@ -16,7 +16,8 @@ class PhyPool {
  public:
   using BlockList = IntrusiveList<PhyBlock, &PhyBlock::links>;
 
-  // `properties` and its granularity are those of every block made here.
+  // `properties` and its granularity are those of every block made here; a driver that refuses one of its flags is
+  // asked without it from then on.
   PhyPool(driver::Driver& driver, driver::MemoryProperties properties, std::uint32_t granule_shift)
       : driver_(driver), properties_(properties), granule_shift_(granule_shift) {}
   PhyPool(const PhyPool&) = delete;
@@ -52,10 +53,11 @@ class PhyPool {
   void check() const;
 
  private:
+  Result<driver::Handle> create_handle(std::uint64_t bytes);
   std::uint64_t bytes_of(const PhyBlock* block) const { return std::uint64_t{block->granules} << granule_shift_; }
 
   driver::Driver& driver_;
-  const driver::MemoryProperties properties_;
+  driver::MemoryProperties properties_;
   const std::uint32_t granule_shift_;
   Slab<PhyBlock, 64> blocks_;
   BlockList in_use_;

@@ -145,5 +145,23 @@ TEST_F(OnGpu, GraphsKeepTheirMemoryUnderCaptureAndReplay) {
   }
 }
 
+// Half of a block on the host, past the limit: kernels see one range.
+TEST_F(OnGpu, SpillsToTheHostBeforeItRunsOutOfMemory) {
+  make({.limit_bytes = 64 * kMiB, .spill = SpillTo::host});
+  void* local = allocator_->allocate(32 * kMiB);
+  const Result<void*> spilled = allocator_->try_allocate(64 * kMiB);
+  ASSERT_TRUE(spilled.ok()) << describe(spilled.error());
+  EXPECT_EQ(stats().spills, 1u);
+  EXPECT_EQ(stats().placed_host_bytes, 32 * kMiB);
+  gpu_->fill(*spilled, 64 * kMiB, 21, nullptr);
+  gpu_->fill(local, 32 * kMiB, 22, nullptr);
+  gpu_->check(*spilled, 64 * kMiB, 21, nullptr);
+  gpu_->check(local, 32 * kMiB, 22, nullptr);
+  allocator_->deallocate(*spilled);
+  allocator_->deallocate(local);
+  EXPECT_TRUE(allocator_->trim().ok());
+  EXPECT_EQ(stats().placed_blocks, 0u);
+}
+
 }  // namespace
 }  // namespace gmlake::test

@@ -1,5 +1,6 @@
 // Another process on the same GPU takes what is left, and gives it back. A program of its own: the other process is a
 // fork, which must come before this one knows of a driver.
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -71,6 +72,65 @@ TEST(OnGpuWithANeighbour, RecoversFromOutOfMemoryWhenTheOtherProcessGivesBack) {
   EXPECT_EQ(waitpid(child, &status, 0), child);
   for (const int end : {to_child[0], to_child[1], from_child[0], from_child[1]}) close(end);
   if (!there) GTEST_SKIP() << "this machine has no GPU";
+}
+
+// A block out of pieces, filled by kernels of one process, read and filled anew by those of another, which is gone
+// then.
+int be_the_importer(int socket) {
+  const Result<SharedBlock> shared = receive_block(socket);
+  const std::unique_ptr<Gpu> gpu = Gpu::make();
+  if (!shared || gpu == nullptr) return 2;
+  const std::unique_ptr<Allocator> allocator = Allocator::create().value();
+  const Result<void*> block = allocator->import_block(shared->layout(), shared->fds());
+  if (!block) return 3;
+  gpu->check(*block, shared->layout().bytes, 11, nullptr);
+  if (gpu->wrong_words() != 0) return 4;
+  gpu->fill(*block, shared->layout().bytes, 12, nullptr);
+  gpu->synchronize(nullptr);
+  return 0;
+}
+
+TEST(OnGpuWithANeighbour, SharesABlockWithIt) {
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+  const pid_t child = fork();  // before this process knows of a driver
+  if (child == 0) {
+    close(ends[0]);
+    _exit(be_the_importer(ends[1]));
+  }
+  close(ends[1]);
+  const std::unique_ptr<Gpu> gpu = Gpu::make();
+  if (gpu != nullptr) {
+    const std::unique_ptr<Allocator> allocator =
+        Allocator::create({.slack = 0, .max_phy_block_bytes = 2 * kMiB}).value();
+    std::vector<void*> freed;
+    std::vector<void*> kept;
+    for (int i = 0; i < 16; ++i) {
+      freed.push_back(allocator->allocate(2 * kMiB));
+      kept.push_back(allocator->allocate(2 * kMiB));
+    }
+    for (void* block : freed) allocator->deallocate(block);
+    void* block = allocator->allocate(32 * kMiB);
+    EXPECT_GT(allocator->phy_blocks(block).size(), 8u);
+    gpu->fill(block, 32 * kMiB, 11, nullptr);
+    gpu->synchronize(nullptr);
+    {
+      const Result<SharedBlock> shared = allocator->export_block(block);
+      EXPECT_TRUE(shared.ok()) << describe(shared.ok() ? Error{} : shared.error());
+      EXPECT_TRUE(shared.ok() && send_block(ends[0], *shared).ok());
+    }
+    close(ends[0]);
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << WEXITSTATUS(status);
+    gpu->check(block, 32 * kMiB, 12, nullptr);
+    EXPECT_EQ(gpu->wrong_words(), 0u);
+    allocator->check();
+    return;
+  }
+  close(ends[0]);
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
+  GTEST_SKIP() << "this machine has no GPU";
 }
 
 }  // namespace
