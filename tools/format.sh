@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 formatter=$(command -v clang-format-14 || command -v clang-format || true)
 [ -n "$formatter" ] || { echo "tools/format.sh: clang-format-14 is missing" >&2; exit 1; }
-files=$(find include src cli tests bench examples -name '*.cpp' -o -name '*.hpp' -o -name '*.h' | sort)
+files=$(find include src cli tests bench examples python -name '*.cpp' -o -name '*.hpp' -o -name '*.h' | sort)
 case "${1:-}" in
   --check) echo "$files" | xargs "$formatter" --dry-run -Werror ;;
   "") echo "$files" | xargs "$formatter" -i ;;

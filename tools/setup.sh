@@ -8,7 +8,7 @@ packages="g++ cmake ninja-build python3 python3-jsonschema zlib1g-dev libcli11-d
   libgmock-dev librapidcheck-dev"
 case "${1:-build}" in
   build) ;;
-  ci) packages="$packages make git ccache clang-14 libclang-rt-14-dev clang-format-14 clang-tidy-14" ;;
+  ci) packages="$packages python3-venv make git ccache clang-14 libclang-rt-14-dev clang-format-14 clang-tidy-14" ;;
   *) echo "usage: tools/setup.sh [build|ci]" >&2; exit 2 ;;
 esac
 

@@ -21,8 +21,9 @@ extern "C" {
 
 /* Makes gmlake the allocator of all CUDA memory that PyTorch asks for from now on. `options` is as in GMLAKE_CONF;
  * NULL: the value of that environment variable. Touches no driver where PyTorch has not initialised CUDA yet: a process
- * may still fork. What PyTorch's own allocator handed out before is freed there. NULL on success, and where it is
- * installed already; else why not, in words, and PyTorch is as it was. */
+ * may still fork. What PyTorch's own allocator handed out before is freed there. Where it is installed already, the
+ * options take the place of those before, until CUDA is initialised. NULL on success, else why not, in words that begin
+ * with "option" where a setting is to blame, and PyTorch is as it was. */
 GMLAKE_TORCH_API const char* gmlake_torch_install(const char* options);
 /* 1 once installed, 0 before. */
 GMLAKE_TORCH_API int gmlake_torch_is_installed(void);
@@ -35,6 +36,8 @@ GMLAKE_TORCH_API const char* gmlake_torch_stats_json(int device);
 GMLAKE_TORCH_API const char* gmlake_torch_snapshot(const char* path);
 /* Gives cached memory back to the driver until each device holds at most `bytes`. NULL on success, else why not. */
 GMLAKE_TORCH_API const char* gmlake_torch_trim(uint64_t bytes);
+/* Ends the recording that the option `record` asked for. NULL where it was written, else why not. */
+GMLAKE_TORCH_API const char* gmlake_torch_end_recording(void);
 /* The version of PyTorch that the library was built against, "2.11.0". */
 GMLAKE_TORCH_API const char* gmlake_torch_torch_version(void);
 

@@ -1,0 +1,1 @@
+"""How PyTorch comes to be served by gmlake. Importing this does nothing; importing gmlake.torch enables it."""
