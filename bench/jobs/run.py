@@ -161,6 +161,19 @@ def main():
     begin = time.monotonic()
     runs, left_out = [], 0
     total = None
+    document = {
+        "machine": machine(),
+        "commit": commit(),
+        "command": "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]),
+        "date": datetime.date.today().isoformat(),
+        "runs": runs,
+        "figures": [],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(result):  # at once: what ran is not lost where the next one is cut off
+        runs.append(show(result))
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
 
     def late():
         return time.monotonic() - begin > options.deadline
@@ -173,7 +186,7 @@ def main():
                 if late():
                     left_out += 1
                     continue
-                runs.append(show(run(job, steps, name)))
+                keep(run(job, steps, name))
         peaks = [
             r["peak_allocated"]
             for r in runs
@@ -188,22 +201,13 @@ def main():
                 if late():
                     left_out += 1
                     continue
-                runs.append(show(run(job, steps, name, options.limit * max(peaks) / total)))
-    document = {
-        "machine": machine(),
-        "commit": commit(),
-        "command": "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]),
-        "date": datetime.date.today().isoformat(),
-        "left_out": left_out,
-        "runs": runs,
-        "figures": [],
-    }
+                keep(run(job, steps, name, options.limit * max(peaks) / total))
     missed = 0
     for figure, job, value, bound, met in judge(runs):
         document["figures"].append({"figure": figure, "job": job, "value": value, "bound": bound, "met": met})
         missed += not met
         print(f"{'ok  ' if met else 'MISS'}  {job:14} {figure:36} {value:.4f} <= {bound:.4f}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    document["left_out"] = left_out
     options.out.write_text(json.dumps(document, indent=1) + "\n")
     print(f"{missed} figures missed, {left_out} runs left out; raw results in {options.out}")
     sys.exit(1 if missed else 0)

@@ -63,5 +63,5 @@ def test_a_pool_gets_what_gmlake_has_cached(limited):
     pool = torch.cuda.MemPool()
     with torch.cuda.use_mem_pool(pool):
         a = torch.full((1200 * MIB,), 3, dtype=torch.uint8, device="cuda")
-    assert bool((a == 3).all())
+    assert int(a[::4096].sum()) == 3 * len(a[::4096])
     assert torch.cuda.memory_stats()["num_ooms"] == ooms
