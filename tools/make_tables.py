@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Fills the tables of the documents from what the library and kept results say, so that none is ever written by hand.
 
-  python3 tools/make_tables.py --tool build/gmlake           rewrites README.md and docs/options.md
+  python3 tools/make_tables.py --tool build/gmlake           rewrites the documents
   python3 tools/make_tables.py --tool build/gmlake --check   changes nothing; exits 1 where a table is stale
   python3 tools/make_tables.py --print NAME                  prints one table
 
 A table stands between <!-- table: NAME --> and <!-- end table -->. Results come from bench/results/figures.json, which
-`make figures` writes; options from `gmlake options --json -`; reliability from bench/results/reliability/, which
-bench/reliability.py, tools/mutants.py and tools/coverage.py write.
+`make figures` writes, those of a GPU from gpu.json beside it, which bench/gpu.py writes; options from `gmlake options
+--json -`; reliability from bench/results/reliability/, which bench/reliability.py, tools/mutants.py and
+tools/coverage.py write.
 """
 import argparse
 import json
@@ -15,6 +16,8 @@ import pathlib
 import re
 import subprocess
 import sys
+
+import gpu_tables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results" / "figures.json"
@@ -103,6 +106,7 @@ def reliability_table(_):
 
 
 TABLES = {"reliability": ("docs/reliability.md", reliability_table), "results": ("README.md", results_table), "options": ("docs/options.md", options_table)}
+TABLES |= {name: (gpu_tables.DOCUMENT, make) for name, make in gpu_tables.TABLES.items()}
 
 
 def main():
