@@ -51,6 +51,19 @@ TEST(Devices, HaveALimitOfTheirOwn) {
   for (void* pointer : pointers) machine.deallocate(pointer);
 }
 
+TEST(Devices, RecordStreamsOfEachOtherOrSayWhyNot) {
+  Machine machine(three_devices());
+  void* pointer = machine.allocate(kGranule, 0, 0);
+  machine.allocator().record_stream(pointer, stream_handle(7), 1);
+  for (const int device : {-1, 3}) {
+    const Status refused = machine.allocator().try_record_stream(pointer, stream_handle(7), device);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, ErrorCode::invalid_device);
+    EXPECT_THROW(machine.allocator().record_stream(pointer, stream_handle(7), device), AllocationError);
+  }
+  machine.deallocate(pointer);
+}
+
 // A pointer is looked for on one device after the other. The stream it is freed on belongs to its own device: the
 // others must not get to know it, or they would record events of theirs on it, which CUDA refuses.
 TEST(Devices, DoNotLearnTheStreamsOfEachOther) {

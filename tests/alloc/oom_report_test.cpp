@@ -27,6 +27,14 @@ std::string remedy_text(const OutOfMemoryReport& report) {
   return {text, length};
 }
 
+TEST(OomReport, HasAWordForEveryOutcomeOfARung) {
+  EXPECT_STREQ(to_string(RungOutcome::not_tried), "not tried");
+  EXPECT_STREQ(to_string(RungOutcome::too_little), "too little");
+  EXPECT_STREQ(to_string(RungOutcome::no_addresses), "no address range");
+  EXPECT_STREQ(to_string(RungOutcome::no_mappings), "too many mappings");
+  EXPECT_STREQ(to_string(RungOutcome::refused), "refused by the driver");
+}
+
 TEST(OomReport, IsNoneBeforeTheFirst) {
   Machine machine(small_model(40));
   EXPECT_FALSE(machine.allocator().last_oom().has_value());

@@ -271,6 +271,30 @@ TEST_F(ScarcePrivatePools, GiveBackTheirMemoryOnceEveryStreamHasPassed) {
   for (void* pointer : {other, live, again}) machine_.deallocate(pointer, 1);
 }
 
+// The number of a stream stays taken for as long as a pool has memory in its name.
+TEST_F(PrivatePools, KeepTheirMemoryWhenItsStreamIsForgotten) {
+  begin(kFirst, all());
+  void* pooled = machine_.allocate(4 * kGranule, 5);
+  end(kFirst);
+  machine_.deallocate(pooled, 5);
+  expect_ok(allocator().forget_stream(stream_handle(5)));
+  machine_.deallocate(machine_.allocate(512, 6), 6);
+  EXPECT_EQ(mapped_bytes(kFirst), 4 * kGranule);
+  release(kFirst);
+  expect_ok(allocator().trim());
+  waits_ = machine_.streams().synchronizations();  // of the trim, which may wait
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 0u);
+}
+
+TEST_F(PrivatePools, HaveNoReferencesOnDevicesThatAreNotThere) {
+  begin(kFirst, all());
+  EXPECT_EQ(allocator().pool_references(kFirst, 0), 1u);
+  EXPECT_EQ(allocator().pool_references(kFirst, -1), 0u);
+  EXPECT_EQ(allocator().pool_references(kFirst, 1), 0u);
+  end(kFirst);
+  release(kFirst);
+}
+
 TEST_F(PrivatePools, LeaveTheirLiveBlocksToBeFreedAsAnyOthers) {
   begin(kFirst, all());
   std::vector<void*> live;

@@ -9,6 +9,7 @@
 #include "driver/conformance.hpp"
 #include "driver/fault.hpp"
 #include "driver/model.hpp"
+#include "process/child.hpp"
 
 namespace gmlake::driver {
 namespace {
@@ -81,6 +82,23 @@ TEST(Gate, StaysOpenAfterEveryOtherError) {
     fault.heal();
     EXPECT_TRUE(gate.reserve(2 * kMiB, 0).ok());
   }
+}
+
+TEST(Gate, IsShutInTheChildOfAFork) {
+  ASSERT_TRUE(process::watch().ok());
+  ModelDriver model;
+  FaultDriver fault(model);
+  Gate gate(fault);
+  EXPECT_EQ(test::in_child([&] {
+              const std::uint64_t before = fault.calls();
+              for (const auto& call : all_calls()) {
+                const std::optional<Error> refused = call(gate);
+                if (!refused || refused->code != ErrorCode::forked || refused->step == Step::none) return 1;
+              }
+              return fault.calls() == before && !gate.lost() ? 0 : 2;
+            }),
+            0);
+  EXPECT_TRUE(gate.reserve(2 * kMiB, 0).ok());
 }
 
 }  // namespace

@@ -46,6 +46,12 @@ int call_all_in_child(Allocator& allocator, void* live) {
   if (!forked(try_create_vir_block(512, {.allocator = &allocator}))) return 15;
   if (!forked(allocator.set_limit(1 << 30)) || !forked(allocator.set_limit_fraction(0.5))) return 16;
   if (!forked(allocator.limit()) || !forked(allocator.limit_fraction())) return 17;
+  if (allocator.last_oom() || allocator.pool_references({1, 0}, 0) != 0) return 18;
+  const CallbackId asked = allocator.add_release_callback([](const OutOfMemoryReport&) { return false; });
+  const CallbackId told = allocator.add_out_of_memory_observer([](const OutOfMemoryReport&) {});
+  if (asked != CallbackId::none || told != CallbackId::none || allocator.remove_callback(asked)) return 19;
+  if (!forked(allocator.keep_history(16)) || !forked(allocator.forget_stream(stream_handle(3)))) return 20;
+  if (allocator.background_step()) return 21;
   return 0;
 }
 
