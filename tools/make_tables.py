@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 
+import figure_tables
 import gpu_tables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -107,6 +108,7 @@ def reliability_table(_):
 
 TABLES = {"reliability": ("docs/reliability.md", reliability_table), "results": ("README.md", results_table), "options": ("docs/options.md", options_table)}
 TABLES |= {name: (gpu_tables.DOCUMENT, make) for name, make in gpu_tables.TABLES.items()}
+TABLES |= {name: (figure_tables.DOCUMENT, make) for name, make in figure_tables.TABLES.items()}
 
 
 def main():
