@@ -117,10 +117,16 @@ void Survey::see_runs(std::span<Pool* const> donors, memory::StreamIndex stream,
 }
 
 const RunView* Survey::run_over(Address begin, Address end) const {
-  const auto behind = std::upper_bound(by_address_.begin(), by_address_.end(), begin,
-                                       [this](Address at, std::uint32_t i) { return at < runs_[i].address; });
-  if (behind == by_address_.begin()) return nullptr;
-  const RunView& run = runs_[*(behind - 1)];
+  const auto begins_at = [this](std::size_t i) { return runs_[by_address_[i]].address; };
+  const std::size_t count = by_address_.size();
+  // Homes of stale mappings side by side lie side by side, as a rule: the place of the last answer is this one's too.
+  if (last_ >= count || begin < begins_at(last_) || (last_ + 1 < count && begin >= begins_at(last_ + 1))) {
+    const auto behind = std::upper_bound(by_address_.begin(), by_address_.end(), begin,
+                                         [this](Address at, std::uint32_t i) { return at < runs_[i].address; });
+    if (behind == by_address_.begin()) return nullptr;
+    last_ = static_cast<std::size_t>(behind - by_address_.begin()) - 1;
+  }
+  const RunView& run = runs_[by_address_[last_]];
   return end <= run.end ? &run : nullptr;
 }
 

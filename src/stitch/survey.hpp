@@ -111,6 +111,7 @@ class Survey {
   std::vector<std::uint32_t> by_age_;
   std::vector<RunView> runs_;
   std::vector<std::uint32_t> by_address_;  // of runs_
+  mutable std::size_t last_ = 0;           // place in by_address_ where run_over() found its last answer
   bool saw_all_runs_ = false;
 };
 
