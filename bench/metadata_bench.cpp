@@ -190,7 +190,8 @@ int main(int argc, char** argv) {
       rows += (rows.empty() ? "" : ",\n") + std::string("  {\"shape\": \"") + shape.name + "\", \"quantity\": \"" +
               quantity.name + "\", \"quarters\": [" + std::to_string(most[0]) + ", " + std::to_string(most[1]) + ", " +
               std::to_string(most[2]) + ", " + std::to_string(most[3]) +
-              "], \"bound\": " + std::to_string(quantity.bound) + ", \"growth\": " + std::to_string(most[3] / most[1]) +
+              "], \"bound\": " + std::to_string(quantity.bound) +
+              ", \"growth\": " + std::to_string(most[1] > 0 ? most[3] / most[1] : 1.0) +
               ", \"growth_bound\": " + std::to_string(kGrowth) + "}";
     }
   }
