@@ -52,8 +52,14 @@ def test_observers_are_told(limited):
 
 
 def test_more_than_there_can_be():
-    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+    ooms = torch.cuda.memory_stats()["num_ooms"]
+    told = []
+    torch._C._cuda_attach_out_of_memory_observer(lambda *arguments: told.append(arguments))
+    with pytest.raises(torch.OutOfMemoryError) as caught:
         torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+    assert "Tried to allocate 1048576.00 GiB. GPU 0 has a total capacity of" in str(caught.value)
+    assert [what[:2] for what in told] == [(0, 1 << 50)]
+    assert torch.cuda.memory_stats()["num_ooms"] == ooms + 1
 
 
 def test_a_pool_gets_what_gmlake_has_cached(limited):

@@ -3,8 +3,10 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
+#include <optional>
 
 #include "torch_allocator.hpp"
 
@@ -121,8 +123,45 @@ void TorchAllocator::refuse(c10::DeviceIndex device, std::size_t bytes, const Ou
                    static_cast<int>(device), " has a total capacity of ", format_size(report.device_total_bytes),
                    " of which ", format_size(report.device_free_bytes), " is free. ",
                    limited ? format_size(report.limit_bytes) + " allowed; " : std::string(), "Of the allocated memory ",
-                   format_size(allocated), " is allocated by PyTorch, and ", format_size(reserved - allocated),
+                   format_size(allocated), " is allocated by PyTorch, and ",
+                   format_size(reserved - std::min(reserved, allocated)),
                    " is reserved by PyTorch but unallocated. gmlake: ", remedy.data());
+}
+
+// Every other error. Some are out of memory to PyTorch, and to the frameworks that catch that.
+void TorchAllocator::refuse(c10::DeviceIndex device, std::size_t bytes, const Error& error) {
+  Lake& lake = *this->lake();
+  switch (error.code) {
+    case ErrorCode::invalid_size: {  // more than the device has: refused unseen, and not counted by gmlake
+      const c10::cuda::CUDAGuard guard(device);
+      std::size_t free = 0;
+      std::size_t total = 0;
+      C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+      OutOfMemoryReport report;
+      report.error = error;
+      report.device = device;
+      report.requested_bytes = bytes;
+      report.device_total_bytes = total;
+      report.device_free_bytes = free;
+      report.device_free_known = true;
+      const Result<std::uint64_t> limit = lake.limit(device);
+      report.limit_bytes = limit ? *limit : total;
+      report.remedy = Remedy::free_memory;
+      report.remedy_bytes = bytes;
+      statistics_.correct_ooms(device, 1);
+      refuse(device, bytes, report);
+    }
+    case ErrorCode::too_many_mappings:
+    case ErrorCode::address_space:
+      if (const std::optional<OutOfMemoryReport> report = lake.last_oom(device)) refuse(device, bytes, *report);
+      break;
+    case ErrorCode::device_lost:
+      C10_CUDA_CHECK(cudaFree(nullptr));  // throws what happened to it, in CUDA's words
+      break;
+    default:
+      break;
+  }
+  TORCH_CHECK(false, "gmlake: ", describe(error));
 }
 
 }  // namespace gmlake::torch_adapter

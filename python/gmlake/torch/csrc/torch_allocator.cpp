@@ -34,6 +34,20 @@ struct Refusal {
 };
 thread_local Refusal refused_inside;
 
+// A block of native's under the deleter that native knows it by, for the length of a call: its owner stays its owner.
+class Lent {
+ public:
+  Lent(const c10::DataPtr& block, c10::DeleterFnPtr deleter)
+      : block_(block.get(), block.get(), deleter, block.device()) {}
+  ~Lent() { block_.release_context(); }
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+  const c10::DataPtr& get() const { return block_; }
+
+ private:
+  c10::DataPtr block_;
+};
+
 }  // namespace
 
 TorchAllocator::TorchAllocator(native::CUDAAllocator& inner, Options options)
@@ -82,14 +96,15 @@ FileError TorchAllocator::end_recording() {
   return recorder_->stop();
 }
 
-c10::DeleterFnPtr TorchAllocator::raw_deleter() const { return &delete_raw; }
+// What allocate() gives its memory: native's where that makes it without a cache.
+c10::DeleterFnPtr TorchAllocator::raw_deleter() const { return cached() ? &delete_raw : inner_.raw_deleter(); }
 
 void TorchAllocator::copy_data(void* to, const void* from, std::size_t bytes) const {
   C10_CUDA_CHECK(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToDevice));
 }
 
 c10::DataPtr TorchAllocator::allocate(std::size_t bytes) {
-  if (uncached_ || !inner_.isEnabled()) return inner_.allocate(bytes);  // with a deleter that frees at once
+  if (!cached()) return inner_.allocate(bytes);  // with a deleter that frees at once
   const c10::DeviceIndex device = current_device();
   void* pointer = bytes == 0 ? nullptr : allocate_on(device, bytes, current_stream(device));
   return {pointer, pointer, &delete_raw, c10::Device(c10::DeviceType::CUDA, device)};
@@ -117,9 +132,7 @@ void* TorchAllocator::allocate_on(c10::DeviceIndex device, std::size_t bytes, cu
   } catch (const OutOfMemoryError& error) {
     refuse(device, bytes, error.report());
   } catch (const AllocationError& error) {
-    TORCH_CHECK_WITH(OutOfMemoryError, error.error().code != ErrorCode::invalid_size,
-                     "CUDA out of memory. Tried to allocate more than the device has. ", error.what());
-    TORCH_CHECK(false, "gmlake: ", error.what());
+    refuse(device, bytes, error.error());
   }
   if (contexts_.on()) contexts_.allocated(device, pointer);
   if (c10::memoryProfilingEnabled()) report_usage(pointer, static_cast<std::int64_t>(lake->size_of(pointer)), device);
@@ -164,22 +177,26 @@ void TorchAllocator::deallocate(void* pointer) {
     inner_.raw_delete(pointer);
     return;
   }
-  if (contexts_.on() || tracer() != nullptr || c10::memoryProfilingEnabled()) watch_deallocation(*lake, pointer);
-  const Status freed = lake->try_deallocate(pointer);
-  if (freed.ok()) return;
-  // Native's. While the process ends, or in the child of a fork, nothing is freed.
-  if (freed.error().code == ErrorCode::invalid_pointer) inner_.raw_delete(pointer);
-}
-
-void TorchAllocator::watch_deallocation(Lake& lake, void* pointer) {
-  const int device = lake.device_of(pointer);
-  if (device < 0) return;  // native tells of its own
+  const bool profiled = c10::memoryProfilingEnabled();
+  int device = -1;  // of a block that somebody follows; native tells of its own
+  std::int64_t bytes = 0;
+  if (profiled || contexts_.on() || tracer() != nullptr) {
+    device = lake->device_of(pointer);
+    bytes = static_cast<std::int64_t>(lake->size_of(pointer));
+  }
   const auto index = static_cast<c10::DeviceIndex>(device);
-  if (const auto* trace = tracer()) {
+  if (device >= 0 && contexts_.on()) contexts_.freed(index, pointer);  // before: then another thread may have it
+  const auto* trace = tracer();
+  if (device >= 0 && trace != nullptr) {
     (*trace)->trace_gpu_memory_deallocation(c10::DeviceType::CUDA, reinterpret_cast<std::uintptr_t>(pointer));
   }
-  if (contexts_.on()) contexts_.freed(index, pointer);
-  if (c10::memoryProfilingEnabled()) report_usage(pointer, -static_cast<std::int64_t>(lake.size_of(pointer)), index);
+  const Status freed = lake->try_deallocate(pointer);
+  if (freed.ok()) {
+    if (device >= 0 && profiled) report_usage(pointer, -bytes, index);  // with the sums as they are now
+    return;
+  }
+  // Native's. While the process ends, or in the child of a fork, nothing is freed.
+  if (freed.error().code == ErrorCode::invalid_pointer) inner_.raw_delete(pointer);
 }
 
 void TorchAllocator::report_usage(void* pointer, std::int64_t bytes, c10::DeviceIndex device) {
@@ -195,14 +212,14 @@ void TorchAllocator::recordStream(const c10::DataPtr& pointer, c10::cuda::CUDASt
     inner_.recordStream(pointer, stream);
     return;
   }
-  if (is_ours(pointer.get())) {
+  if (lake() != nullptr) {
     const Status recorded = lake()->try_record_stream(pointer.get(), stream.stream(), stream.device_index());
-    TORCH_CHECK(recorded.ok(), "gmlake: record_stream: ", describe(recorded.error()));
-    return;
+    if (recorded.ok() || recorded.error().code == ErrorCode::shut_down) return;  // at exit nothing is reused any more
+    TORCH_CHECK(recorded.error().code == ErrorCode::invalid_pointer,
+                "gmlake: record_stream: ", describe(recorded.error()));
   }
-  c10::DataPtr known(pointer.get(), pointer.get(), inner_.raw_deleter(), pointer.device());
-  inner_.recordStream(known, stream);
-  known.release_context();  // it was never its owner
+  const Lent known(pointer, inner_.raw_deleter());
+  inner_.recordStream(known.get(), stream);
 }
 
 void TorchAllocator::emptyCache(c10::MempoolId_t pool) {

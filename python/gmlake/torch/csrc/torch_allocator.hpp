@@ -156,14 +156,16 @@ class TorchAllocator final : public native::CUDAAllocator {
 #endif
 
  private:
+  // Whether memory is cached at all: the environment and enable() can say no, and native makes each allocation then.
+  bool cached() const { return !uncached_ && inner_.isEnabled(); }
   bool is_ours(const void* pointer) const { return lake() != nullptr && lake()->device_of(pointer) >= 0; }
   void* allocate_inside(c10::DeviceIndex device, std::size_t bytes, cudaStream_t stream);
   void start(Options options);
-  void watch_deallocation(Lake& lake, void* pointer);
   void share_limit(c10::DeviceIndex device);
   void tell_observers(std::int64_t device, std::size_t bytes, std::size_t total, std::size_t free);
   bool release_memory(int device);
   [[noreturn]] void refuse(c10::DeviceIndex device, std::size_t bytes, const OutOfMemoryReport& report);
+  [[noreturn]] void refuse(c10::DeviceIndex device, std::size_t bytes, const Error& error);
   void report_usage(void* pointer, std::int64_t bytes, c10::DeviceIndex device);
   void record_history(bool enabled, native::CreateContextFn recorder, std::size_t most, native::RecordContext when,
                       bool clear, const std::vector<std::string>& skip_actions);
