@@ -24,10 +24,56 @@ def test_cudnn_benchmark():
         torch.backends.cudnn.benchmark = False
 
 
-def test_sharing_between_processes_says_that_it_cannot():
+SHARE = """
+import sys
+import torch
+import torch.multiprocessing as mp
+
+def child(there, back):
+    whole, part = there.get()
+    whole += 1
+    torch.cuda.synchronize()
+    back.put((whole.double().sum().item(), part.double().sum().item()))
+    del whole, part
+    there.get()
+
+if __name__ == "__main__":
+    spawn = mp.get_context("spawn")
+    there, back = spawn.Queue(), spawn.Queue()
+    process = spawn.Process(target=child, args=(there, back))
+    process.start()
+    fragments = [torch.empty(3 << 20, dtype=torch.uint8, device="cuda") for _ in range(40)]
+    del fragments[::2]
+    whole = torch.full((10 << 20,), 2.0, device="cuda")  # 40 MiB, over several PhyBlocks
+    part = whole[1000:2000]
+    torch.cuda.synchronize()
+    there.put((whole, part))
+    seen = back.get()
+    there.put(None)
+    process.join()
+    assert process.exitcode == 0
+    assert seen == (3.0 * (10 << 20), 3000.0), seen
+    assert bool((whole == 3).all())
+    before = torch.cuda.memory_allocated()
+    del whole, part
+    torch.cuda.ipc_collect()
+    assert torch.cuda.memory_allocated() == before - (40 << 20)
+"""
+
+
+def test_tensors_are_shared_between_processes(script):
+    ended = script(SHARE)
+    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+
+
+def test_sharing_what_is_gone_says_so():
     x = torch.ones(1000, device="cuda")
-    with pytest.raises(RuntimeError, match="share CUDA memory"):
-        x.untyped_storage()._share_cuda_()
+    handle = x.untyped_storage()._share_cuda_()
+    name = bytes(handle[1])
+    assert name.startswith(b"gmlake:1:")
+    gone = (handle[0], name.replace(b":gmlake-", b":gmlake-no-"), *handle[2:])
+    with pytest.raises(RuntimeError, match="cannot be reached, or has ended"):
+        torch.UntypedStorage._new_shared_cuda(*gone)
 
 
 TRAIN = """

@@ -190,6 +190,7 @@ void TorchAllocator::deallocate(void* pointer) {
   if (device >= 0 && trace != nullptr) {
     (*trace)->trace_gpu_memory_deallocation(c10::DeviceType::CUDA, reinterpret_cast<std::uintptr_t>(pointer));
   }
+  if (sharing_.any()) sharing_.freed(pointer);
   const Status freed = lake->try_deallocate(pointer);
   if (freed.ok()) {
     if (device >= 0 && profiled) report_usage(pointer, -bytes, index);  // with the sums as they are now
@@ -292,10 +293,14 @@ cudaError_t TorchAllocator::memcpyAsync(void* to, int to_device, const void* fro
 }
 
 native::ShareableHandle TorchAllocator::shareIpcHandle(void* pointer) {
-  TORCH_CHECK(!is_ours(pointer),
-              "gmlake cannot share CUDA memory with other processes yet. Allocate what is to be shared from a "
-              "torch.cuda.MemPool, or run without gmlake");
-  return inner_.shareIpcHandle(pointer);
+  if (!is_ours(pointer)) return inner_.shareIpcHandle(pointer);
+  return {0, sharing_.name(*lake(), pointer)};
+}
+
+std::shared_ptr<void> TorchAllocator::getIpcDevPtr(std::string handle) {
+  if (!Sharing::is_name(handle)) return inner_.getIpcDevPtr(std::move(handle));
+  TORCH_CHECK(lake() != nullptr, "gmlake: CUDA memory of another process came before PyTorch initialised CUDA");
+  return sharing_.open(*lake(), handle, current_device());
 }
 
 void TorchAllocator::record_history(bool enabled, native::CreateContextFn recorder, std::size_t most,

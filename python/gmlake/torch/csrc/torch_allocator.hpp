@@ -16,6 +16,7 @@
 #include "gmlake/observe.hpp"
 #include "history_contexts.hpp"
 #include "pool_filters.hpp"
+#include "sharing.hpp"
 #include "statistics.hpp"
 #include "versions.hpp"
 
@@ -141,7 +142,7 @@ class TorchAllocator final : public native::CUDAAllocator {
   // CUDAAllocator: the rest
   void enable(bool value) override { inner_.enable(value); }
   bool isEnabled() const override { return inner_.isEnabled(); }
-  std::shared_ptr<void> getIpcDevPtr(std::string handle) override { return inner_.getIpcDevPtr(std::move(handle)); }
+  std::shared_ptr<void> getIpcDevPtr(std::string handle) override;
   void recordAnnotation(const std::vector<std::pair<std::string, std::string>>& text) override {
     inner_.recordAnnotation(text);
   }
@@ -184,6 +185,7 @@ class TorchAllocator final : public native::CUDAAllocator {
   PoolFilters filters_;
   Statistics statistics_;
   HistoryContexts contexts_;
+  Sharing sharing_;
 };
 
 // The one object; null before it is installed.
