@@ -71,7 +71,7 @@ def test_sharing_what_is_gone_says_so():
     handle = x.untyped_storage()._share_cuda_()
     name = bytes(handle[1])
     assert name.startswith(b"gmlake:1:")
-    gone = (handle[0], name.replace(b":gmlake-", b":gmlake-no-"), *handle[2:])
+    gone = (handle[0], name.replace(b":gmlake-", b":gmlake-no-"), *handle[2:-1], False)  # no event to wait for
     with pytest.raises(RuntimeError, match="cannot be reached, or has ended"):
         torch.UntypedStorage._new_shared_cuda(*gone)
 
