@@ -1,10 +1,13 @@
 // Many threads on one allocator. ThreadSanitizer is the judge of races; here it is looked at that nothing is handed out
-// twice, that the figures add up at the end, and that nobody waits for whom they need not.
+// twice, that what is written stays, and that the figures add up at the end.
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <random>
 #include <thread>
 #include <vector>
@@ -158,6 +161,182 @@ TEST(Threads, FreeWhatOthersHaveAllocated) {
   for (void* pointer : shared) machine.deallocate(pointer);
   EXPECT_EQ(refused, 0u);
   EXPECT_EQ(machine.stats().all.allocation.current, 0u);
+}
+
+// A block of real memory with its owner's stamp in every granule of it, first and last bytes included.
+struct Stamped {
+  std::byte* begin = nullptr;
+  std::uint64_t bytes = 0;
+  std::uint64_t stamp = 0;
+
+  template <class Visit>
+  void for_each_place(Visit visit) const {
+    for (std::uint64_t at = 0; at + sizeof(stamp) <= bytes; at += kGranule) visit(begin + at);
+    visit(begin + bytes - sizeof(stamp));
+  }
+  void write() const {
+    for_each_place([this](std::byte* place) { std::memcpy(place, &stamp, sizeof(stamp)); });
+  }
+  bool intact() const {
+    bool all = true;
+    for_each_place([&](const std::byte* place) { all = all && std::memcmp(place, &stamp, sizeof(stamp)) == 0; });
+    return all;
+  }
+};
+
+// Blocks on their way from the thread that has them to one that frees them.
+class Exchange {
+ public:
+  std::optional<Stamped> swap(std::mt19937_64& random, const Stamped& block) {
+    const MutexLock lock(mutex_);
+    blocks_.push_back(block);
+    std::swap(blocks_[random() % blocks_.size()], blocks_.back());
+    return blocks_.size() > 2 * kThreads ? take_last() : std::nullopt;
+  }
+  std::optional<Stamped> take() {
+    const MutexLock lock(mutex_);
+    return blocks_.empty() ? std::nullopt : take_last();
+  }
+
+ private:
+  std::optional<Stamped> take_last() GMLAKE_REQUIRES(mutex_) {
+    const Stamped block = blocks_.back();
+    blocks_.pop_back();
+    return block;
+  }
+
+  Mutex mutex_;
+  std::vector<Stamped> blocks_ GMLAKE_GUARDED_BY(mutex_);
+};
+
+struct Counts {
+  std::atomic<std::uint64_t> allocated = 0;
+  std::atomic<std::uint64_t> freed = 0;
+  std::atomic<std::uint64_t> refused = 0;
+  std::atomic<std::uint64_t> damaged = 0;
+  std::atomic<std::uint64_t> errors = 0;
+};
+
+// One thread among others: its blocks lie on all streams, one of which it alone names and forgets now and then; some
+// are in a private pool; others free some of them; and it looks at the books, and gives memory back, at any time.
+class Citizen {
+ public:
+  Citizen(Allocator& allocator, Exchange& exchange, Counts& counts, std::uint64_t number)
+      : allocator_(allocator), exchange_(exchange), counts_(counts), number_(number), random_(70 + number) {}
+
+  void live(int operations) {
+    for (int i = 0; i < operations; ++i) step();
+    while (!blocks_.empty()) free(take_one());
+    if (pool_begun_) leave_pool();
+  }
+
+ private:
+  void step() {
+    const std::uint64_t dice = random_() % 1000;
+    if (dice < 3) {
+      expect(allocator_.trim(random_() % (64 * kGranule)));
+    } else if (dice < 6) {
+      (void)allocator_.stats();
+      (void)allocator_.snapshot();
+    } else if (dice < 10) {
+      expect(allocator_.forget_stream(stream_handle(own_stream())));
+    } else if (dice < 15) {
+      pool_begun_ ? leave_pool() : enter_pool();
+    } else if (dice < 100 && !blocks_.empty()) {
+      expect(allocator_.try_record_stream(blocks_[random_() % blocks_.size()].begin, any_stream()));
+    } else if (dice < 200 && !blocks_.empty()) {
+      if (const std::optional<Stamped> other = exchange_.swap(random_, take_one())) free(*other);
+    } else if (blocks_.size() < 12 && dice < 600) {
+      allocate();
+    } else if (!blocks_.empty()) {
+      free(take_one());
+    }
+  }
+
+  std::uint64_t own_stream() const { return 100 + number_; }
+  StreamHandle any_stream() { return stream_handle(random_() % kStreams); }
+  void expect(const Status& status) {
+    if (!status.ok()) ++counts_.errors;
+  }
+
+  void enter_pool() {
+    pool_ = {number_ + 1, ++pools_};
+    expect(allocator_.begin_pool(pool_, 0,
+                                 [own = stream_handle(own_stream())](StreamHandle asked) { return asked == own; }));
+    pool_begun_ = true;
+  }
+  void leave_pool() {
+    expect(allocator_.end_pool(pool_, 0));
+    expect(allocator_.release_pool(pool_, 0));
+    pool_begun_ = false;
+  }
+
+  void allocate() {
+    const std::uint64_t words = 1 + (random_() % kGranule >> random_() % 16);  // up to 8 granules
+    const std::uint64_t bytes = words * sizeof(Stamped::stamp);
+    const StreamHandle stream = random_() % 4 == 0 ? stream_handle(own_stream()) : any_stream();
+    const Result<void*> pointer = allocator_.try_allocate(bytes, 0, stream);
+    if (!pointer) {
+      if (pointer.error().code != ErrorCode::out_of_memory) ++counts_.errors;
+      ++counts_.refused;
+      return;
+    }
+    ++counts_.allocated;
+    blocks_.push_back({static_cast<std::byte*>(*pointer), bytes, number_ << 32 | ++stamps_});
+    blocks_.back().write();
+  }
+  Stamped take_one() {
+    std::swap(blocks_[random_() % blocks_.size()], blocks_.back());
+    const Stamped block = blocks_.back();
+    blocks_.pop_back();
+    return block;
+  }
+  void free(const Stamped& block) {
+    if (!block.intact()) ++counts_.damaged;
+    expect(random_() % 4 == 0 ? allocator_.try_deallocate(block.begin, any_stream())
+                              : allocator_.try_deallocate(block.begin));
+    ++counts_.freed;
+  }
+
+  Allocator& allocator_;
+  Exchange& exchange_;
+  Counts& counts_;
+  const std::uint64_t number_;
+  std::mt19937_64 random_;
+  std::vector<Stamped> blocks_;
+  std::uint64_t stamps_ = 0;
+  PoolId pool_;
+  std::uint64_t pools_ = 0;
+  bool pool_begun_ = false;
+};
+
+// Real memory, near its end, with the background worker's thread: what is stitched is shared by nobody.
+TEST(Threads, FindWhatTheyWroteWhileAllElseGoesOn) {
+  Result<std::unique_ptr<driver::HostDriver>> device = driver::HostDriver::make({.capacity_bytes = 128 * kGranule});
+  if (!device) GTEST_SKIP() << describe(device.error());
+  Machine machine(std::move(*device), {}, nullptr, Worker::thread);
+  Exchange exchange;
+  Counts counts;
+  run_threads(
+      [&](std::uint64_t thread) { Citizen(machine.allocator(), exchange, counts, thread).live(kOperations / 5); });
+  while (const std::optional<Stamped> block = exchange.take()) {
+    counts.damaged += !block->intact();
+    machine.deallocate(block->begin);
+    ++counts.freed;
+  }
+  machine.allocator().check();
+  machine.device().check();
+  EXPECT_EQ(counts.damaged, 0u);
+  EXPECT_EQ(counts.errors, 0u);
+  EXPECT_GT(counts.allocated, 10 * counts.refused);
+  const DeviceStats stats = machine.stats();
+  EXPECT_EQ(stats.all.allocation.allocated, counts.allocated);
+  EXPECT_EQ(stats.all.allocation.freed, counts.freed);
+  EXPECT_EQ(stats.all.allocated_bytes.current, 0u);
+  EXPECT_EQ(stats.all.reserved_bytes.current, machine.device().usage().physical_bytes);
+  EXPECT_GT(stats.stitches, 0u);
+  ASSERT_TRUE(machine.allocator().trim().ok());
+  EXPECT_EQ(machine.device().usage(), driver::Usage{});
 }
 
 // Two threads free the same pointer: one of them is told.
