@@ -65,6 +65,7 @@ std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) {
   return growth_granules({.footprint_granules = (held + request.bytes) >> granule_shift_,
                           .settled_granules = settled_bytes_ >> granule_shift_,
                           .freeing = freeing,
+                          .streams = allocating_.size(),
                           .request_granules = request.bytes >> granule_shift_,
                           .headroom_granules = headroom_granules(),
                           .max_granules = std::max<std::uint64_t>(options_.max_phy_block_bytes >> granule_shift_, 1),
@@ -189,6 +190,7 @@ DeviceAllocator::Found DeviceAllocator::carry_out(const Request& request, const 
   {
     const MutexLock lock(state_);
     // Behind a stream-wait the window belongs to a later point of its stream than any event recorded so far stands for.
+    // It shows where the block finds no room in the host's books: then all of the window is left free, with this tick.
     if (plan.stream_wait) ++request.stream.tick;
     now = {request.stream.index, request.stream.tick};
     found = publish(request, plan, executed.ok());

@@ -5,7 +5,9 @@
 // which runs come and go. What was there before anything was freed (weights, as a rule) stays, wastes nothing and is
 // made of large blocks; a long request moves as a whole and is made of few, at most 256; near the limit every byte
 // counts. And a block is no longer than the request that it is made for, or few short blocks that outlive the others
-// would each pin a long one. docs/decisions/ has the figures: 0001, and 0004 for that bound.
+// would each pin a long one. Streams have free runs of their own, whose ends are lost to the others, so where there are
+// several, blocks are smaller. docs/decisions/ has the figures: 0001, 0004 for the bound by the request, 0005 for
+// streams.
 #pragma once
 
 #include <algorithm>
@@ -18,6 +20,7 @@ struct GrowthInput {
   std::uint64_t footprint_granules = 0;  // held, with what the request adds
   std::uint64_t settled_granules = 0;    // of it, held before memory began to be freed
   bool freeing = false;                  // that has begun
+  std::uint64_t streams = 1;             // that have allocated
   std::uint64_t request_granules = 0;
   std::uint64_t headroom_granules = 0;  // to the limit
   std::uint64_t max_granules = 1;       // of a block, by option
@@ -31,6 +34,7 @@ inline constexpr std::uint64_t kBlocksPerSettled = 96;      // while nothing is 
 inline constexpr std::uint64_t kBlocksPerChurned = 512;     // then, of the memory that came since
 inline constexpr std::uint64_t kBlocksPerFootprint = 1024;  // but no more than this of all of it,
 inline constexpr std::uint64_t kBlocksPerRequest = 128;     // nor of the request
+inline constexpr std::uint64_t kMostParts = 4;              // of these three, where there are several streams
 inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;   // and always, of what the limit leaves
 
 inline std::uint32_t growth_granules(const GrowthInput& input) {
@@ -40,6 +44,7 @@ inline std::uint32_t growth_granules(const GrowthInput& input) {
     const std::uint64_t churned = input.footprint_granules - std::min(input.settled_granules, input.footprint_granules);
     share = std::max({churned / kBlocksPerChurned, input.footprint_granules / kBlocksPerFootprint,
                       input.request_granules / kBlocksPerRequest});
+    share /= std::min(std::max<std::uint64_t>(input.streams, 1), kMostParts);
   }
   share = std::min({share, input.headroom_granules / kBlocksPerHeadroom, std::bit_ceil(input.request_granules)});
   return static_cast<std::uint32_t>(std::bit_floor(std::clamp<std::uint64_t>(share, 1, input.max_granules)));

@@ -1,0 +1,57 @@
+// How large PhyBlocks are created: the policy as a function.
+#include "alloc/growth_policy.hpp"
+
+#include <gtest/gtest.h>
+
+namespace gmlake::alloc {
+namespace {
+
+// 64 GiB held, half of it settled, far from any limit; a request of 1 GiB. In granules of 2 MiB.
+GrowthInput large_job() {
+  return {.footprint_granules = 32768,
+          .settled_granules = 16384,
+          .freeing = true,
+          .request_granules = 512,
+          .headroom_granules = 1 << 20,
+          .max_granules = 512};
+}
+
+TEST(GrowthPolicy, MakesLargeBlocksWhileNothingIsFreed) {
+  GrowthInput input = large_job();
+  input.freeing = false;
+  EXPECT_EQ(growth_granules(input), 256u);  // a 96th of the footprint, rounded down to a power of two
+  input.max_granules = 8;
+  EXPECT_EQ(growth_granules(input), 8u);
+}
+
+TEST(GrowthPolicy, MakesSmallerOnesWhereMemoryComesAndGoes) { EXPECT_EQ(growth_granules(large_job()), 32u); }
+
+TEST(GrowthPolicy, MakesThemSmallerStillWhereStreamsShareThem) {
+  GrowthInput input = large_job();
+  input.streams = 2;
+  EXPECT_EQ(growth_granules(input), 16u);
+  input.streams = 4;
+  EXPECT_EQ(growth_granules(input), 8u);
+  input.streams = 1000;
+  EXPECT_EQ(growth_granules(input), 8u);
+}
+
+TEST(GrowthPolicy, MakesNoneLongerThanTheRequest) {
+  GrowthInput input = large_job();
+  input.request_granules = 3;
+  EXPECT_EQ(growth_granules(input), 4u);
+  input.request_granules = 1;
+  EXPECT_EQ(growth_granules(input), 1u);
+}
+
+TEST(GrowthPolicy, MakesSingleGranulesNearTheLimitAndForSmallRequests) {
+  GrowthInput input = large_job();
+  input.headroom_granules = 2 * kBlocksPerHeadroom - 1;
+  EXPECT_EQ(growth_granules(input), 1u);
+  input = large_job();
+  input.small = true;
+  EXPECT_EQ(growth_granules(input), 1u);
+}
+
+}  // namespace
+}  // namespace gmlake::alloc
