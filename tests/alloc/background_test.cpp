@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <functional>
 #include <thread>
 #include <vector>
@@ -216,6 +217,37 @@ TEST(BackgroundThread, LosesNoWakeThatComesDuringAStep) {
     worker.wake();
     if (i % 100 == 0) wait_until([&] { return seen == i; });
   }
+}
+
+TEST(BackgroundThread, TakesAnotherStepWhenOneIsAskedForDuringTheLast) {
+  std::atomic<int> steps = 0;
+  std::atomic<BackgroundWorker*> self = nullptr;
+  BackgroundWorker worker(
+      [&] {
+        if (++steps == 1) self.load()->wake();
+        return BackgroundWorker::Next::idle;
+      },
+      BackgroundWorker::Mode::thread);
+  self = &worker;
+  worker.wake();
+  wait_until([&] { return steps == 2; });
+}
+
+TEST(BackgroundThread, TakesNoSignalOfTheProgram) {
+  std::atomic<int> blocked = 0;
+  std::atomic<bool> stepped = false;
+  BackgroundWorker worker(
+      [&] {
+        sigset_t mask;
+        pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+        for (const int number : {SIGINT, SIGTERM, SIGCHLD, SIGUSR1, SIGALRM}) blocked += sigismember(&mask, number);
+        stepped = true;
+        return BackgroundWorker::Next::idle;
+      },
+      BackgroundWorker::Mode::thread);
+  worker.wake();
+  wait_until([&] { return stepped.load(); });
+  EXPECT_EQ(blocked, 5);
 }
 
 TEST(BackgroundThread, StopsWhileItWaitsForTheDevice) {

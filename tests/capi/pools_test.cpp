@@ -94,6 +94,17 @@ TEST_F(CApiPools, RefuseWhatMakesNoSense) {
   ASSERT_EQ(gmlake_release_pool(allocator_, 0, kPool), GMLAKE_OK);
 }
 
+TEST_F(CApiPools, AreToldApartByBothOfTheirNumbers) {
+  constexpr gmlake_pool_id kOther = {kPool.first, kPool.second + 1};
+  ASSERT_EQ(gmlake_retain_pool(allocator_, 0, kPool), GMLAKE_OK);
+  EXPECT_EQ(gmlake_release_pool(allocator_, 0, kOther), GMLAKE_INVALID_VALUE);
+  ASSERT_EQ(gmlake_retain_pool(allocator_, 0, kOther), GMLAKE_OK);
+  EXPECT_EQ(references(), 1u);
+  ASSERT_EQ(gmlake_release_pool(allocator_, 0, kOther), GMLAKE_OK);
+  EXPECT_EQ(references(), 1u);
+  ASSERT_EQ(gmlake_release_pool(allocator_, 0, kPool), GMLAKE_OK);
+}
+
 TEST_F(CApiPools, AStreamThatIsForgottenLeavesItsMemoryToOthers) {
   void* const first = allocate(64 * kMiB, stream_of(1));
   ASSERT_EQ(gmlake_deallocate(allocator_, first), GMLAKE_OK);

@@ -38,6 +38,11 @@ PRIVATE_POOLS = "src/alloc/private_pools.cpp"
 LADDER = "src/alloc/device_ladder.cpp"
 DEFERRED = "src/alloc/device_deferred.cpp"
 TRIM = "src/alloc/device_trim.cpp"
+CALLBACKS = "src/alloc/oom_callbacks.cpp"
+OOM = "src/alloc/device_oom.cpp"
+GARBAGE = "src/alloc/device_garbage.cpp"
+WORKER = "src/alloc/background_worker.cpp"
+RECORDER = "src/observe/recorder.cpp"
 BOOKS = "src/driver/books.cpp"
 STREAMS = "src/driver/stream_simulator.cpp"
 
@@ -201,4 +206,89 @@ MUTANTS = [
            "compare_exchange_strong(handle, 0)", "compare_exchange_strong(handle, handle)", "capi_test", "Handles*"),
     mutant("a struct is filled beyond its caller's size", "src/capi/objects.hpp",
            "std::min(size, sizeof known)", "sizeof known", "capi_test", "CApi*"),
+    mutant("calls go through to the driver in the child of a fork", "src/driver/gate.cpp",
+           "  if (!origin_.intact()) return Error{origin_.lapse(), step, value};\n", "", "driver_test", "Gate*"),
+    mutant("the error that loses a device is forgotten", "src/driver/gate.cpp",
+           "lost_at_.compare_exchange_strong(none, step, std::memory_order_relaxed);", "(void)none;", "driver_test",
+           "Gate*"),
+
+    # Out of memory: who is asked, and what is said.
+    mutant("a callback that throws counts as one that freed something", CALLBACKS,
+           "    } catch (...) {  // as false\n", "    } catch (...) {\n      answer = Answer::yes;\n", "alloc_test",
+           "OomCallbacks*"),
+    mutant("a callback is called in the round that added it", CALLBACKS,
+           " && static_cast<std::uint64_t>(entry->id) <= last;", "; (void)last", "alloc_test", "OomCallbacks.ThatAdd*"),
+    mutant("a callback runs on after it was removed", CALLBACKS,
+           "      while (entry->calls > 0) left_.wait(mutex_);\n", "", "alloc_test", "OomCallbacks*"),
+    mutant("what callbacks freed is not in the report", OOM,
+           "report.rung(Rung::callbacks).found_bytes += less(unused(report), unused(before));",
+           "(void)unused(before);", "alloc_test", "Oom*"),
+    mutant("running out of memory is not counted", OOM, "    ++counts_.num_ooms;\n", "", "alloc_test"),
+    mutant("the last report is not kept", OOM, "    last_oom_ = report;\n", "", "alloc_test", "Oom*"),
+    mutant("the advice overlooks what other streams still use", "src/alloc/oom_report.cpp",
+           "  if (in_use >= lacking) return choose(Remedy::other_streams, in_use);\n", "  (void)in_use;\n", "alloc_test",
+           "Remedy*"),
+    mutant("the advice to raise the limit forgets what is held beyond it", "src/alloc/oom_report.cpp",
+           "report.reserved_bytes + to_create - report.limit_bytes", "to_create", "alloc_test", "Remedy*"),
+
+    # Garbage collection.
+    mutant("what the request will use is collected", GARBAGE,
+           "return std::binary_search(planned.begin(), planned.end(), each.block);",
+           "return each.block == nullptr && std::binary_search(planned.begin(), planned.end(), each.block);", "alloc_test",
+           "Garbage*"),
+    mutant("what was cached last is collected first", GARBAGE,
+           "if (a.growth != b.growth) return a.growth < b.growth;", "if (a.growth != b.growth) return a.growth > b.growth;",
+           "alloc_test", "Garbage*"),
+    mutant("everything cached is collected", GARBAGE, "taken < chosen.size() && left > 0;", "taken < chosen.size();",
+           "alloc_test", "Garbage*"),
+    mutant("growth below the threshold collects", GARBAGE, "return after > threshold ? after - threshold : 0;",
+           "return after;", "alloc_test", "Garbage*"),
+
+    # Private pools.
+    mutant("of nested pools the outer one has the allocation", PRIVATE_POOLS,
+           "for (std::size_t i = routes_.size(); i-- > 0;) {", "for (std::size_t i = 0; i < routes_.size(); ++i) {",
+           "alloc_test", "*PrivatePools*"),
+    mutant("a pool is begun twice", PRIVATE_POOLS, "    if (route.id == id) return refused(id);\n", "    (void)route;\n",
+           "alloc_test", "*PrivatePools*"),
+    mutant("a pool that is retained has one reference", PRIVATE_POOLS, "  ++pool.references;\n",
+           "  pool.references = 1;\n", "alloc_test", "*PrivatePools*"),
+
+    # The background worker.
+    mutant("a wake that comes during a step is lost", WORKER, "    if (next != Next::idle) awake_.store(true);\n",
+           "    awake_.store(next != Next::idle);\n", "alloc_background_test", "BackgroundThread.TakesAnother*"),
+    mutant("the worker takes the program's signals", WORKER,
+           "    const BlockedSignals blocked;  // the new thread inherits them\n", "", "alloc_background_test"),
+
+    # Files out of a live allocator.
+    mutant("a recording begins empty where blocks are live", RECORDER, "      device.encoder.begin(live, device.buffer);\n",
+           "      device.encoder.begin({}, device.buffer);\n", "observe_test", "Recorder*"),
+    mutant("events that were overwritten are not counted", RECORDER,
+           "      dropped_ += part.first - std::min(part.first, device.next);\n", "", "observe_test", "Recorder*"),
+    mutant("the events just before the end are not recorded", RECORDER, "      last = stopping_;\n",
+           "      last = stopping_;\n      if (last) return;\n", "observe_test", "Recorder*"),
+    mutant("two recorders take the history from each other", RECORDER,
+           "      if (other != nullptr && other->records(work->allocator())) return false;\n", "", "observe_test",
+           "Recorder*"),
+    mutant("a recording ends with quick_exit", RECORDER, " || std::at_quick_exit(stop_all) != 0", "", "observe_test",
+           "Recorder*"),
+    mutant("a recording's checksum leaves its events out", RECORDER, "crc = observe::crc32(crc, bytes);", "(void)bytes;",
+           "observe_test", "Recorder*"),
+    mutant("the process-wide allocator records nothing", "src/entry/default_allocator.cpp",
+           "  record(chosen, options);\n", "  (void)record;\n", "observe_test", "Recorder*"),
+    mutant("a file is written where another was, and not beside it", "src/observe/output_file.cpp",
+           "name = target + \".tmp.\" + std::to_string(::getpid()) + \".\" + std::to_string(next++);",
+           "name = target;\n    ::unlink(name.c_str());\n    (void)next;", "observe_test"),
+
+    # The C interface.
+    mutant("a recorder's handle is good for two ends", "src/capi/files.cpp",
+           "handles.remove(Kind::recorder, ", "handles.find(Kind::recorder, ", "capi_test", "CApiFiles*"),
+    mutant("a recorder does not keep its allocator", "src/capi/files.cpp", "    made->allocator = object.self;\n", "",
+           "capi_test", "CApiFiles*"),
+    mutant("a recording that could not be written ends as if it were", "src/capi/allocator.cpp",
+           "return object.recorder == nullptr ? GMLAKE_OK : outcome(object.recorder->stop(), function);",
+           "return GMLAKE_OK;", "capi_test", "CApiFiles*"),
+    mutant("a pool takes the streams that its filter does not choose", "src/capi/pools.cpp",
+           "filter(stream, context) != 0", "filter(stream, context) == 0", "capi_test", "CApiPools*"),
+    mutant("a pool is released with one of its numbers alone", "src/capi/pools.cpp",
+           "return {pool.first, pool.second};", "return {pool.first, 0};", "capi_test", "CApiPools*"),
 ]

@@ -4,6 +4,7 @@
 #include "../replay/files.hpp"
 #include "gmlake/observe.hpp"
 #include "job.hpp"
+#include "observe/output_file.hpp"
 #include "replay/engine.hpp"
 #include "replay/read_trace.hpp"
 
@@ -11,6 +12,21 @@ namespace gmlake::test {
 namespace {
 
 using replay::TemporaryFolder;
+
+TEST(OutputFile, LeavesTheOldFileWholeUntilTheNewOneIs) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "a.json";
+  ASSERT_FALSE(observe::write_file_atomically(path, "old"));
+  {
+    observe::OutputFile given_up(path);
+    given_up.write(std::string(1 << 20, 'x'));
+    EXPECT_EQ(replay::bytes_of(path), "old");
+  }
+  EXPECT_EQ(replay::bytes_of(path), "old");
+  EXPECT_EQ(folder.file_count(), 1u) << "and nothing beside it";
+  ASSERT_FALSE(observe::write_file_atomically(path, "new"));
+  EXPECT_EQ(replay::bytes_of(path), "new");
+}
 
 TEST(PickleSnapshot, IsReadBackWithItsEvents) {
   const TemporaryFolder folder;
