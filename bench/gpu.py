@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the GPU suite and the GPU benches on the machine it is started on, and keeps what they say.
 
-  python3 bench/gpu.py --bin FOLDER --out FOLDER [--parts tests,handovers,sanitizer,driver,hit,stitch,model,peers]
+  python3 bench/gpu.py --bin FOLDER --out FOLDER [--parts tests,handovers,sanitizer,driver,hit,stitch,memory,model,peers]
 
 FOLDER of --bin is what `tools/gpu_bundle.sh` made: the programs, built elsewhere, so that this machine needs neither a
 compiler nor a toolkit. The part `peers` compares with PyTorch's own allocators where this python has PyTorch, and
@@ -82,6 +82,9 @@ class Runner:
     def stitch(self):
         self.run("stitch", self.bin / "gpu_bench", "stitch")
         self.run("stitch", self.bin / "gpu_bench", "busy")
+
+    def memory(self):
+        self.run("peers-memory", self.bin / "gpu_bench", "peers-memory")
 
     # The same replay on the GPU and on the model of its driver: what the driver took, and what the model says.
     def model(self):
@@ -184,7 +187,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=lambda path: pathlib.Path(path).resolve(), required=True)
     parser.add_argument("--out", type=lambda path: pathlib.Path(path).resolve(), required=True)
-    parser.add_argument("--parts", default="tests,driver,hit,stitch,model,peers,handovers,sanitizer")
+    parser.add_argument("--parts", default="tests,driver,hit,stitch,memory,model,peers,handovers,sanitizer")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     runner = Runner(options)

@@ -4,6 +4,7 @@
 //   gpu_bench hit             pairs of allocate and deallocate of cached sizes, and of cuMemAllocAsync and its free
 //   gpu_bench pace            how long the calls of a growing job take here, against the costs that the model charges
 //   gpu_bench stitch          blocks of 64 MiB to 8 GiB out of scattered free memory, against their driver calls alone
+//   gpu_bench peers-memory    kernels on blocks that lie on other GPUs and on the host
 //   gpu_bench busy            the same while a kernel of 300 ms runs: what waits for it?
 //   gpu_bench --smoke         a little of everything. All say so, and end with 0, where there is no GPU.
 #include <algorithm>
@@ -286,6 +287,46 @@ void run_stitch(Gpu& gpu, bool smoke, bool busy) {
   print("busy", "cuMemFree of 64 MiB", {{"total_us", now_us() - start}});
 }
 
+// How fast kernels of device 0 write and read a block, by where it lies. What this machine has no place for is left
+// out.
+void run_peers_memory(Gpu& gpu, bool smoke) {
+  const std::uint64_t bytes = smoke ? 64 * kMiB : 4 * kGiB;
+  const std::unique_ptr<Allocator> probe = make_allocator();
+  struct Layout {
+    std::string what;
+    gmlake::Placement placement;
+    std::uint64_t limit = 0;  // of each device: what makes it spill
+  };
+  std::vector<Layout> layouts = {{"local", gmlake::Placement::stripe({0}), 0},
+                                 {"half local, half on the host", gmlake::Placement::spill({}), bytes / 2}};
+  if (probe->device_count() > 1) {
+    layouts.push_back({"on the peer", gmlake::Placement::stripe({1}), 0});
+    layouts.push_back({"half local, half on the peer", gmlake::Placement::spill({1}, false), bytes / 2});
+    layouts.push_back({"striped over both", gmlake::Placement::stripe({0, 1}), 0});
+  }
+  for (const Layout& layout : layouts) {
+    const std::unique_ptr<Allocator> allocator = make_allocator({.limit_bytes = layout.limit});
+    void* block = value_of(allocator->try_allocate(bytes, layout.placement), layout.what.c_str());
+    std::vector<double> writes;
+    std::vector<double> reads;
+    for (int round = 0; round < (smoke ? 1 : 5); ++round) {
+      double start = now_us();
+      gpu.fill(block, bytes, 1, nullptr);
+      gpu.synchronize(nullptr);
+      writes.push_back(static_cast<double>(bytes) / 1000 / (now_us() - start));
+      start = now_us();
+      gpu.check(block, bytes, 1, nullptr);
+      gpu.synchronize(nullptr);
+      reads.push_back(static_cast<double>(bytes) / 1000 / (now_us() - start));
+    }
+    print("peers-memory", layout.what,
+          {{"write_gb_s", median(writes)},
+           {"read_gb_s", median(reads)},
+           {"wrong_words", static_cast<double>(gpu.wrong_words())}});
+    allocator->deallocate(block);
+  }
+}
+
 int run(const std::string& what, bool smoke) {
   const std::unique_ptr<Gpu> gpu = Gpu::make();
   if (gpu == nullptr) {
@@ -296,6 +337,7 @@ int run(const std::string& what, bool smoke) {
   if (what == "pace" || smoke) run_pace();
   if (what == "hit" || smoke) run_hit(*gpu, smoke);
   if (what == "stitch" || smoke) run_stitch(*gpu, smoke, false);
+  if (what == "peers-memory" || smoke) run_peers_memory(*gpu, smoke);
   if (what == "busy") run_stitch(*gpu, smoke, true);
   return 0;
 }
@@ -304,9 +346,9 @@ int run(const std::string& what, bool smoke) {
 
 int main(int argc, char** argv) {
   const std::string what = argc == 2 ? argv[1] : "";
-  for (const char* known : {"driver", "pace", "hit", "stitch", "busy", "--smoke"}) {
+  for (const char* known : {"driver", "pace", "hit", "stitch", "busy", "peers-memory", "--smoke"}) {
     if (what == known) return run(what, what == "--smoke");
   }
-  std::fprintf(stderr, "usage: gpu_bench driver | pace | hit | stitch | busy | --smoke\n");
+  std::fprintf(stderr, "usage: gpu_bench driver | pace | hit | stitch | busy | peers-memory | --smoke\n");
   return 2;
 }
