@@ -9,7 +9,6 @@
 namespace gmlake::alloc {
 
 using stitch::Block;
-using stitch::Pool;
 
 namespace {
 
