@@ -262,7 +262,7 @@ void MappingTable::shut_down() {
 
 std::uint64_t MappingTable::metadata_bytes() const {
   std::uint64_t bytes = mappings_.bytes();
-  for (const auto& segment : segments_) bytes += sizeof(VmmSegment) + segment->slots.capacity() * sizeof(Mapping*);
+  for (const auto& segment : segments_) bytes += sizeof(VmmSegment) + segment->slots.capacity() * sizeof(void*);
   return bytes;
 }
 
