@@ -2,7 +2,7 @@
 import json
 import pathlib
 
-from gpu_tables import table
+from markdown_table import table
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "bench" / "results"
 DOCUMENT = "docs/figures.md"

@@ -2,14 +2,11 @@
 import json
 import pathlib
 
+from markdown_table import table
+
 KEPT = pathlib.Path(__file__).resolve().parent.parent / "bench" / "results" / "gpu.json"
 MIB = 1 << 20
 ALLOCATORS = ["gmlake", "torch-native", "torch-expandable", "cudaMallocAsync"]
-
-
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def figures(kind):

@@ -19,16 +19,12 @@ import sys
 
 import figure_tables
 import gpu_tables
+from markdown_table import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results" / "figures.json"
 RELIABILITY = ROOT / "bench" / "results" / "reliability"
 GIB = 1 << 30
-
-
-def rows_to_text(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def nothing(text):
@@ -61,14 +57,14 @@ def results_table(_):
     note = (f"\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on {kept['machine']['cores']} cores of "
             f"{kept['machine']['cpu']}; raw results in [bench/results/](bench/results/). Driver time is that of the "
             "whole job, by the costs measured on an H200.")
-    return rows_to_text(header, rows) + "\n" + note
+    return table(header, rows) + "\n" + note
 
 
 def options_table(tool):
     listed = json.loads(subprocess.run([tool, "options", "--json", "-"], check=True, capture_output=True).stdout)
     if not listed["results"]:
         return nothing("no options yet")
-    return rows_to_text(["key", "default", "range", "meaning"],
+    return table(["key", "default", "range", "meaning"],
                         [[f"`{o['key']}`", o["default"], o["range"], o["meaning"].replace("|", "\\|")]
                          for o in listed["results"]])
 
@@ -103,7 +99,7 @@ def reliability_table(_):
         values = {**kept["counts"], "found": f"{kept['found']:,}"}
         rows.append([what, did.format(**values) if kept["counts"] else "did not end", found.format(**values),
                      "passed" if kept["passed"] else "**failed**", f"`{kept['commit'][:12]}`"])
-    return rows_to_text(["what", "how much", "found", "", "at commit"], rows)
+    return table(["what", "how much", "found", "", "at commit"], rows)
 
 
 TABLES = {"reliability": ("docs/reliability.md", reliability_table), "results": ("README.md", results_table), "options": ("docs/options.md", options_table)}

@@ -62,7 +62,7 @@ Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyB
   Mapping* mapping = mappings_.take();
   mapping->block = block;
   mapping->segment = segment;
-  mapping->slot = slot & 0x7fffffffU;  // what there is of it
+  mapping->slot = slot & 0x7fffffffU;  // all of it: slots are counted in granules
   const Status mapped =
       driver_.map(segment->address_of(slot), std::uint64_t{block->granules} << granule_shift_, block->handle);
   if (!mapped.ok()) {

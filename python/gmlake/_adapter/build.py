@@ -1,5 +1,5 @@
 """The adapter's shared library for the torch that is there: one that came with this package where it matches, else one
-that was compiled before, else compiled now, which takes a minute, once.
+that was compiled before, else compiled now, which takes some ten seconds, once.
 
   python -m gmlake._adapter.build [--into FOLDER]    compiles it ahead of need, into a folder of its own or the cache
 
@@ -37,7 +37,7 @@ _NAME = "gmlake_torch.so"
 
 
 def release(version: str) -> str:
-    """ "2.11.0+cu130" -> "2.11.0", the part that csrc sees as TORCH_VERSION."""
+    """The part that csrc sees as TORCH_VERSION: 2.11.0 of 2.11.0+cu130."""
     return version.split("+")[0]
 
 

@@ -14,7 +14,7 @@ class OptionError(ValueError):
     """A setting that the library refused."""
 
 
-# What PyTorch's setting means here. Empty: the same as there, under the same key.
+# What means the same here, under the same key.
 _SHARED = {"per_process_memory_fraction", "garbage_collection_threshold"}
 _NO_EFFECT = {
     "max_split_size_mb": "blocks of any size may be split, because what is left of them can be stitched to other memory",

@@ -33,12 +33,16 @@ std::string format_size(std::uint64_t bytes) {
   return text.data();
 }
 
-std::size_t total_bytes(c10::DeviceIndex device) {
-  const c10::cuda::CUDAGuard guard(device);
+struct MemoryInfo {
   std::size_t free = 0;
   std::size_t total = 0;
-  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-  return total;
+};
+
+MemoryInfo memory_info(c10::DeviceIndex device) {
+  const c10::cuda::CUDAGuard guard(device);
+  MemoryInfo info;
+  C10_CUDA_CHECK(cudaMemGetInfo(&info.free, &info.total));
+  return info;
 }
 
 }  // namespace
@@ -69,7 +73,7 @@ void TorchAllocator::share_limit(c10::DeviceIndex device) {
     if (index < fractions_.size()) (void)lake()->set_limit_fraction(1.0, device);
     return;
   }
-  const auto total = static_cast<double>(total_bytes(device));
+  const auto total = static_cast<double>(memory_info(device).total);
   const auto others = static_cast<double>(inner_.getDeviceStats(device).reserved_bytes[0].current);
   const auto own = static_cast<double>(lake()->stats(device).all.reserved_bytes.current);
   (void)lake()->set_limit_fraction(std::max(0.0, fractions_[index] - others / total), device);
@@ -133,19 +137,16 @@ void TorchAllocator::refuse(c10::DeviceIndex device, std::size_t bytes, const Er
   Lake& lake = *this->lake();
   switch (error.code) {
     case ErrorCode::invalid_size: {  // more than the device has: refused unseen, and not counted by gmlake
-      const c10::cuda::CUDAGuard guard(device);
-      std::size_t free = 0;
-      std::size_t total = 0;
-      C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+      const MemoryInfo info = memory_info(device);
       OutOfMemoryReport report;
       report.error = error;
       report.device = device;
       report.requested_bytes = bytes;
-      report.device_total_bytes = total;
-      report.device_free_bytes = free;
+      report.device_total_bytes = info.total;
+      report.device_free_bytes = info.free;
       report.device_free_known = true;
       const Result<std::uint64_t> limit = lake.limit(device);
-      report.limit_bytes = limit ? *limit : total;
+      report.limit_bytes = limit ? *limit : info.total;
       report.remedy = Remedy::free_memory;
       report.remedy_bytes = bytes;
       statistics_.correct_ooms(device, 1);

@@ -65,7 +65,7 @@ bool TorchAllocator::set_options(const Options& options) {
 void TorchAllocator::init(int device_count) {
   inner_.init(device_count);
   const std::lock_guard lock(starting_);
-  if (lake() != nullptr || started_ || device_count == 0) return;
+  if (started_ || device_count == 0) return;
   started_ = true;
   start(options_);
 }
