@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the GPU suite and the GPU benches on the machine it is started on, and keeps what they say.
 
-  python3 bench/gpu.py --bin FOLDER --out FOLDER [--parts tests,handovers,sanitizer,driver,hit,stitch,memory,model,peers]
+  python3 bench/gpu.py --bin FOLDER --out FOLDER [--parts tests,handovers,sanitizer,driver,hit,stitch,memory,model,calls,peers]
 
 FOLDER of --bin is what `tools/gpu_bundle.sh` made: the programs, built elsewhere, so that this machine needs neither a
 compiler nor a toolkit. The part `peers` compares with PyTorch's own allocators where this python has PyTorch, and
@@ -10,6 +10,7 @@ Exits 1 if a test failed.
 """
 import argparse
 import ctypes
+import gzip
 import json
 import os
 import pathlib
@@ -32,8 +33,9 @@ class Runner:
         self.seconds = {}
         self.environment = {**os.environ, "LD_LIBRARY_PATH": f"{self.bin}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
 
-    # Runs a command; its output goes to a log, and every line of JSON in it to the figures.
-    def run(self, log, *command, figures=True, timeout=400, **environment):
+    # Runs a command; its output, or with keep=False the end of it, goes to a log, and every line of JSON in it to the
+    # figures.
+    def run(self, log, *command, figures=True, keep=True, timeout=400, **environment):
         begin = time.time()
         try:
             process = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=timeout,
@@ -44,7 +46,8 @@ class Runner:
                              for part in (expired.stdout, expired.stderr))
             status = 124
         with open(self.out / "gpu.log", "a") as file:
-            file.write(f"=== {log}\n$ {' '.join(str(part) for part in command)}\n{output}\nexit {status}\n")
+            kept = output if keep else output[-400:]
+            file.write(f"=== {log}\n$ {' '.join(str(part) for part in command)}\n{kept}\nexit {status}\n")
         for line in output.splitlines() if figures else []:
             if line.startswith("{"):
                 self.figures.append(json.loads(line))
@@ -108,6 +111,17 @@ class Runner:
                                  "model_seconds": model["driver_seconds"],
                                  "pace": sorted(pace for pace, _ in rounds)[1],
                                  "same_calls": rounds[0][1]["driver_calls"] == model["driver_calls"]})
+
+    # Every driver call of every job, and of made-up situations, with its time: calls.csv.gz. Three rounds in processes of
+    # their own, for a call's time alone says little.
+    def calls(self):
+        with gzip.open(self.out / "calls.csv.gz", "wt") as file:
+            for round in range(3):
+                jobs = [("conditions", ["conditions"])]
+                jobs += [(trace.name.split(".")[0], ["replay", trace]) for trace in self.traces()]
+                for name, arguments in jobs:
+                    file.write(f"## {name} {round}\n")
+                    file.write(self.run("calls", self.bin / "calls_bench", *arguments, figures=False, keep=False))
 
     def traces(self):
         return sorted((HERE.parent / "examples" / "traces").glob("*.pickle.gz"))
@@ -187,7 +201,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=lambda path: pathlib.Path(path).resolve(), required=True)
     parser.add_argument("--out", type=lambda path: pathlib.Path(path).resolve(), required=True)
-    parser.add_argument("--parts", default="tests,driver,hit,stitch,memory,model,peers,handovers,sanitizer")
+    parser.add_argument("--parts", default="tests,driver,hit,stitch,memory,model,calls,peers,handovers,sanitizer")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     runner = Runner(options)
