@@ -1,13 +1,25 @@
-"""Real training and inference jobs on one GPU, to see how an allocator fares under them.
+"""Real training and inference jobs on one GPU, to see how an allocator fares under them. run.py runs them.
 
 usage: jobs.py NAME [--steps N] [--hook MODULE] [--fraction F] [--record FILE.pickle.gz]
 --hook imports MODULE after torch and before the GPU is first used (an allocator that installs itself on import).
 --fraction limits this process to that share of the GPU's memory.
 Prints one JSON line: peaks in bytes, the median step in seconds, the loss of the last step (generate: the mean size of the
 logits), retries, and "OOM" where it ran out of memory.
+
+Importing this touches no GPU: a process that has may fork, and its children run jobs (warm.py).
 """
 
-import argparse, gzip, json, os, pickle, random, sys, time
+import argparse
+import contextlib
+import gzip
+import importlib
+import json
+import os
+import pickle
+import random
+import sys
+import time
+
 import torch
 
 
@@ -173,7 +185,23 @@ def w_detect(steps):  # detection on images of many sizes
 
 
 W = {k[2:]: v for k, v in globals().items() if k.startswith("w_")}
-if __name__ == "__main__":
+
+
+def import_libraries():
+    """All that the jobs import as they go, so that a fork has it. A job whose library is missing says so itself."""
+    for name in (
+        "transformers.models.gpt2.modeling_gpt2",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.opt.modeling_opt",
+        "transformers.models.auto.modeling_auto",
+        "peft",
+        "torchvision.models.detection",
+    ):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def main(arguments):
     ap = argparse.ArgumentParser()
     ap.add_argument("name", choices=W)
     ap.add_argument("--record")
@@ -181,7 +209,7 @@ if __name__ == "__main__":
     ap.add_argument("--fraction", type=float)
     ap.add_argument("--hook")
     ap.add_argument("--label", default=os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "native"))
-    a = ap.parse_args()
+    a = ap.parse_args(arguments)
     torch.manual_seed(0)
     random.seed(0)
     if a.hook:
@@ -216,6 +244,7 @@ if __name__ == "__main__":
                 peak_active=s.get("active_bytes.all.peak"),
                 peak_reserved=s.get("reserved_bytes.all.peak"),
                 device_used=total - free,
+                device_total=total,
                 backend=torch.cuda.get_allocator_backend(),
                 step_seconds=t,
                 median_step=sorted(t[2:])[len(t[2:]) // 2] if len(t) > 2 else None,
@@ -223,6 +252,13 @@ if __name__ == "__main__":
                 allocs=s.get("allocation.all.allocated"),
                 segs=s.get("segment.all.allocated"),
                 retries=s.get("num_alloc_retries"),
+                machine=dict(
+                    gpu=torch.cuda.get_device_name(),
+                    torch=torch.__version__,
+                    cuda=torch.version.cuda,
+                    cores=os.cpu_count(),
+                    python=sys.version.split()[0],
+                ),
             )
         ),
         flush=True,
@@ -234,3 +270,7 @@ if __name__ == "__main__":
         ]
         with gzip.open(a.record, "wb", compresslevel=6) as f:
             pickle.dump(snap, f, protocol=4)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -2,14 +2,18 @@
 """Runs real jobs under PyTorch's allocators and gmlake, interleaved, and keeps what each took.
 
   python3 bench/jobs/run.py                                    all jobs, 3 times each, into bench/results/jobs.json
-  python3 bench/jobs/run.py --jobs generate,detect --repeat 5 --steps 8
   python3 bench/jobs/run.py --limit 1.02                       also with that much memory, as a share of peak allocated
-  python3 bench/jobs/run.py --deadline 500                     starts nothing after that many seconds; what ran is kept
+  python3 bench/jobs/run.py --seconds 560 --resume r.json      what fits into that time, added to what r.json has
+  python3 bench/jobs/run.py --jobs generate,detect --repeat 5 --steps 8
 
 Needs a GPU, PyTorch, transformers, peft and torchvision, and gmlake installed (pip install .). Each run is a process of its
-own. The order is job, repetition, allocator, so that what else happens on the machine falls on all of them alike, and the
-allocators change places with each repetition. Ratios are of medians; the spread of native against itself is kept.
-Exits 1 where a figure misses its bound.
+own, forked from one that has imported PyTorch with the environment of that allocator (warm.py; --cold starts each anew).
+
+What says most comes first: everything once, then the limits, then the other repetitions. Within a job the allocators change
+places with each repetition, so that what else happens on the machine falls on all of them alike. A job that runs out of
+memory is a result. The steps of a job are those of the recorded traces: every length that makes its peak comes in them.
+Ratios are of medians; the spread of native against itself is kept. The file is written after every run. Exits 1 where a
+figure misses its bound.
 """
 
 import argparse
@@ -17,10 +21,12 @@ import datetime
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import time
+
+import judge
+from warm import BadFork, Warm
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -33,38 +39,122 @@ ALLOCATORS = {
     "cudaMallocAsync": {"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"},
     "gmlake": {"GMLAKE": "1"},
 }
-RATIO_BOUND = 1.015  # peak reserved / peak allocated
-STEP_BOUND = 1.01  # median step / native's
-LIMITED_STEP_BOUND = 1.03  # median step with the limit / without
+LIMITED = ["gmlake", "native", "expandable"]  # cudaMallocAsync limits what is allocated, not what is reserved
+FIRST_RUN = 60.0  # seconds that a run may take of which nothing is known yet
+FIRST_START = 30.0  # and the imports before it
+LONGEST = 600.0
 
 
-def run(job, steps, allocator, fraction=None):
-    """One run's JSON line, with what went wrong where something did."""
-    environment = {
+def environment(allocator):
+    kept = {
         key: value
         for key, value in os.environ.items()
-        if key not in ("GMLAKE", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+        if key not in ("GMLAKE", "GMLAKE_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
     }
-    environment.update(ALLOCATORS[allocator])
-    command = [sys.executable, str(HERE / "jobs.py"), job, "--steps", str(steps), "--label", allocator]
-    if fraction is not None:
-        command += ["--fraction", f"{fraction:.6f}"]
-    begin = time.monotonic()
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    result = {
-        "job": job,
-        "alloc": allocator,
-        "fraction": fraction,
-        "exit": ended.returncode,
-        "wall_seconds": time.monotonic() - begin,
-    }
-    try:
-        result.update(json.loads(ended.stdout.strip().splitlines()[-1]))
-    except (IndexError, ValueError):
-        result["err"] = "no result"
-    if ended.returncode != 0 or result.get("err") == "no result" or "gmlake" in ended.stderr:
-        result["stderr"] = ended.stderr[-2000:]
-    return result
+    return {**kept, **ALLOCATORS[allocator]}
+
+
+def plan(jobs, allocators, repeat, limited):
+    """All that is to run, (job, allocator, with the limit, repetition), in the order of how much it says."""
+    for repetition in range(repeat):
+        turn = repetition % len(allocators)
+        for job in jobs:
+            for name in allocators[turn:] + allocators[:turn]:
+                yield job, name, False, repetition
+        if limited and repetition == 0:
+            for name in [name for name in LIMITED if name in allocators]:
+                for job in jobs:
+                    yield job, name, True, 0
+    if limited and "gmlake" in allocators:
+        for repetition in range(1, repeat):
+            for job in jobs:
+                yield job, "gmlake", True, repetition
+
+
+def fraction_of(runs, job, limit):
+    """The limit of a job as a share of the device; None where no run has told its peak yet."""
+    free = [r for r in runs if r["job"] == job and r["fraction"] is None and r["alloc"] != "cudaMallocAsync"]
+    told = [r for r in free if r.get("peak_allocated") and not judge.failed(r)]
+    if not told:
+        return None
+    return limit * max(r["peak_allocated"] for r in told) / told[0]["device_total"]
+
+
+def expected_seconds(runs, job):
+    """How long a run of `job` may take, by those before."""
+    walls = [r["wall_seconds"] for r in runs if r["job"] == job]
+    if walls:
+        return 1.1 * max(walls)
+    return 1.5 * max((r["wall_seconds"] for r in runs), default=FIRST_RUN / 1.5)
+
+
+class Machine:
+    """Runs one job at a time, in a fork of a process that is ready or, where forks do not work, in one of its own."""
+
+    def __init__(self, cold=False):
+        self.cold = cold
+        self.warm = {}
+        self.start_seconds = FIRST_START
+
+    def expected_start(self, allocator):
+        known = self.warm.get(allocator)
+        return 0.0 if self.cold or known is not None and known.running() else self.start_seconds
+
+    def start(self, allocator):
+        """Gets ready what the next run is forked from."""
+        if self.cold:
+            return
+        known = self.warm.setdefault(allocator, Warm(environment(allocator)))
+        try:
+            self.start_seconds = known.start() or self.start_seconds
+        except BadFork as error:
+            self.give_up(error)
+
+    def give_up(self, why):
+        print(f"each run imports PyTorch for itself: {why}", flush=True)
+        self.stop()
+        self.cold = True
+
+    def run(self, job, steps, allocator, fraction, timeout):
+        """One run's result, with what went wrong where something did; None where it was cut off by `timeout`."""
+        arguments = [job, "--steps", str(steps), "--label", allocator]
+        if fraction is not None:
+            arguments += ["--fraction", f"{fraction:.6f}"]
+        begin = time.monotonic()
+        self.start(allocator)
+        timeout -= time.monotonic() - begin
+        begin = time.monotonic()
+        status, out, err = self.process(allocator, arguments, timeout)
+        if status is None:
+            return None
+        result = {"job": job, "alloc": allocator, "fraction": fraction, "exit": status}
+        try:
+            result.update(json.loads(out.strip().splitlines()[-1]))
+        except (IndexError, ValueError):
+            result["err"] = "no result"
+        result["wall_seconds"] = time.monotonic() - begin
+        if status != 0 or result.get("err") == "no result" or "gmlake" in err:
+            result["stderr"] = err[-2000:]
+        return result
+
+    def process(self, allocator, arguments, timeout):
+        if not self.cold:
+            try:
+                return self.warm[allocator].run(arguments, timeout)
+            except BadFork as error:
+                self.give_up(error)
+        command = [sys.executable, str(HERE / "jobs.py"), *arguments]
+        try:
+            ended = subprocess.run(
+                command, env=environment(allocator), capture_output=True, text=True, errors="replace", timeout=timeout
+            )
+        except subprocess.TimeoutExpired:
+            return None, "", ""
+        return ended.returncode, ended.stdout, ended.stderr
+
+    def stop(self):
+        for known in self.warm.values():
+            known.stop()
 
 
 def show(result):
@@ -75,73 +165,56 @@ def show(result):
     else:
         text = f"{result.get('err')} (exit {result['exit']})"
     limit = f" within {result['fraction']:.4f}" if result["fraction"] is not None else ""
-    print(f"{result['job']:14} {result['alloc'] + limit:34} {text}", flush=True)
-    return result
+    print(f"{result['job']:14} {result['alloc'] + limit:34} {result['wall_seconds']:5.1f} s  {text}", flush=True)
 
 
-def median(runs, field):
-    values = [run[field] for run in runs if run.get(field) is not None]
-    return statistics.median(values) if values else None
-
-
-def spread(runs, field):
-    """Largest / smallest, less 1."""
-    values = [run[field] for run in runs if run.get(field)]
-    return max(values) / min(values) - 1 if values else 0.0
-
-
-def judge(runs):
-    """Yields (figure, job, value, bound, met)."""
-    for job in dict.fromkeys(run["job"] for run in runs):
-        free = {
-            name: [r for r in runs if r["job"] == job and r["alloc"] == name and r["fraction"] is None]
-            for name in ALLOCATORS
-        }
-        own, native, expandable = free["gmlake"], free["native"], free["expandable"]
-        if not own or not native:
+def campaign(document, todo, steps_of, limit, machine, seconds, keep):
+    """Runs what of `todo` is not in the document yet and fits into `seconds`. Returns how much was left out."""
+    begin = time.monotonic()
+    runs = document["runs"]
+    had = {}
+    for r in runs:
+        key = (r["job"], r["alloc"], r["fraction"] is not None)
+        had[key] = had.get(key, 0) + 1
+    left_out = 0
+    for job, name, limited, repetition in todo:
+        if repetition < had.get((job, name, limited), 0):
             continue
-        failed = sum(bool(r.get("err")) or r["exit"] != 0 for r in own)
-        yield "runs that failed", job, failed, 0, failed == 0
-        if failed:
+        fraction = fraction_of(runs, job, limit) if limited else None
+        left = seconds - (time.monotonic() - begin)
+        late = expected_seconds(runs, job) + machine.expected_start(name) > left
+        result = None
+        if not late and not (limited and fraction is None):
+            result = machine.run(job, steps_of(job), name, fraction, min(left, LONGEST))
+            if result is None and left > LONGEST:
+                result = {"job": job, "alloc": name, "fraction": fraction, "exit": -1, "err": "did not end"}
+                result["wall_seconds"] = LONGEST
+        if result is None:
+            left_out += 1
             continue
-        ratio = max(r["peak_reserved"] / r["peak_allocated"] for r in own)
-        yield "peak reserved / peak allocated", job, ratio, RATIO_BOUND, ratio <= RATIO_BOUND
-        step = median(own, "median_step")
-        noise = spread(native, "median_step")
-        over = step / median(native, "median_step")
-        yield "median step / native's", job, over, STEP_BOUND, over <= STEP_BOUND
-        if expandable and median(expandable, "median_step"):
-            over = step / median(expandable, "median_step")
-            yield "median step / expandable's", job, over, 1 + noise, over <= 1 + noise
-        losses = [r["loss"] for r in native if r.get("loss") is not None]
-        if losses:
-            apart = max(losses) - min(losses)
-            away = max(max(r["loss"] - max(losses), min(losses) - r["loss"], 0.0) for r in own)
-            yield "loss outside native's range", job, away, apart, away <= apart
-        limited = [r for r in runs if r["job"] == job and r["alloc"] == "gmlake" and r["fraction"] is not None]
-        if limited:
-            whole = all(not r.get("err") and r["exit"] == 0 and r["steps"] == own[0]["steps"] for r in limited)
-            yield "limited runs that did not complete", job, 0 if whole else 1, 0, whole
-            if whole:
-                over = median(limited, "median_step") / step
-                yield "limited: median step / unlimited", job, over, LIMITED_STEP_BOUND, over <= LIMITED_STEP_BOUND
-
-
-def machine():
-    import torch
-
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-    }
+        told = result.pop("machine", None)
+        if told is not None and document.setdefault("machine", told) != told:
+            sys.exit(f"this machine is {told}, and the results are of {document['machine']}: give --out another file")
+        show(result)
+        runs.append(result)
+        keep()
+    return left_out
 
 
 def commit():
     ended = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return ended.stdout.strip() or os.environ.get("GMLAKE_COMMIT", "unknown")
+    return os.environ.get("GMLAKE_COMMIT") or ended.stdout.strip() or "unknown"
+
+
+def document_to_begin(path, command):
+    """An empty one, or with --resume what `path` has; exits where that is of another commit."""
+    begun = {"commit": commit(), "command": command, "date": datetime.date.today().isoformat(), "runs": []}
+    if path is None or not path.exists():
+        return begun
+    kept = json.loads(path.read_text())
+    if kept["commit"] != begun["commit"]:
+        sys.exit(f"{path} is of commit {kept['commit']}, and this is {begun['commit']}")
+    return kept
 
 
 def main():
@@ -151,67 +224,47 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--steps", type=int, help="the same for every job; default: by job")
     parser.add_argument("--limit", type=float, help="run again with this share of peak allocated as the memory limit")
-    parser.add_argument("--deadline", type=float, default=float("inf"), metavar="SECONDS")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULT)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start nothing that would not end in time")
+    parser.add_argument("--resume", type=pathlib.Path, metavar="FILE", help="add to what it has, of the same commit")
+    parser.add_argument("--cold", action="store_true", help="every run imports PyTorch for itself")
+    parser.add_argument("--out", type=pathlib.Path, help="default: the file of --resume, else bench/results/jobs.json")
     options = parser.parse_args()
-    names = options.allocators.split(",")
-    for job in options.jobs.split(","):
-        if job not in JOBS:
-            parser.error(f"there is no job {job}; there are {', '.join(JOBS)}")
-    begin = time.monotonic()
-    runs, left_out = [], 0
-    total = None
-    document = {
-        "machine": machine(),
-        "commit": commit(),
-        "command": "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]),
-        "date": datetime.date.today().isoformat(),
-        "runs": runs,
-        "figures": [],
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    jobs, allocators = options.jobs.split(","), options.allocators.split(",")
+    for name, known in [(job, JOBS) for job in jobs] + [(name, ALLOCATORS) for name in allocators]:
+        if name not in known:
+            parser.error(f"there is no {name}; there are {', '.join(known)}")
+    out = options.out or options.resume or RESULT
+    out.parent.mkdir(parents=True, exist_ok=True)
+    document = document_to_begin(options.resume, "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]))
 
-    def keep(result):  # at once: what ran is not lost where the next one is cut off
-        runs.append(show(result))
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
-
-    def late():
-        return time.monotonic() - begin > options.deadline
-
-    for job in options.jobs.split(","):
-        steps = options.steps or JOBS[job]
-        for repetition in range(options.repeat):
-            turn = repetition % len(names)
-            for name in names[turn:] + names[:turn]:
-                if late():
-                    left_out += 1
-                    continue
-                keep(run(job, steps, name))
-        peaks = [
-            r["peak_allocated"]
-            for r in runs
-            if r["job"] == job and r.get("peak_allocated") and r["alloc"] != "cudaMallocAsync"
+    def keep():
+        document["figures"] = [
+            dict(zip(("figure", "job", "value", "bound", "met"), figure)) for figure in judge.figures(document["runs"])
         ]
-        if options.limit and peaks:
-            if total is None:
-                import torch
+        out.write_text(json.dumps(document, indent=1) + "\n")
 
-                total = torch.cuda.get_device_properties(0).total_memory
-            for name in [name for name in names if name != "cudaMallocAsync"]:  # which knows no such limit
-                if late():
-                    left_out += 1
-                    continue
-                keep(run(job, steps, name, options.limit * max(peaks) / total))
-    missed = 0
-    for figure, job, value, bound, met in judge(runs):
-        document["figures"].append({"figure": figure, "job": job, "value": value, "bound": bound, "met": met})
-        missed += not met
-        print(f"{'ok  ' if met else 'MISS'}  {job:14} {figure:36} {value:.4f} <= {bound:.4f}")
+    machine = Machine(options.cold)
+    try:
+        left_out = campaign(
+            document,
+            plan(jobs, allocators, options.repeat, options.limit is not None),
+            lambda job: options.steps or JOBS[job],
+            options.limit,
+            machine,
+            options.seconds,
+            keep,
+        )
+    finally:
+        machine.stop()
     document["left_out"] = left_out
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"{missed} figures missed, {left_out} runs left out; raw results in {options.out}")
-    sys.exit(1 if missed else 0)
+    keep()
+    missed = [figure for figure in document["figures"] if not figure["met"]]
+    for figure in document["figures"]:
+        met = "ok  " if figure["met"] else "MISS"
+        print(f"{met}  {figure['job']:14} {figure['figure']:36} {figure['value']:.4f} <= {figure['bound']:.4f}")
+    print(f"{len(missed)} figures missed, {left_out} runs left out; raw results in {out}")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What the runs of jobs have to show, from their results alone. Called by run.py."""
+
+import statistics
+
+RATIO_BOUND = 1.015  # peak reserved / peak allocated
+STEP_BOUND = 1.01  # median step / native's
+LIMITED_STEP_BOUND = 1.03  # median step with the limit / without
+
+
+def of(runs, job, allocator, limited=False):
+    """The runs of a job under an allocator, with a memory limit or without."""
+    return [r for r in runs if r["job"] == job and r["alloc"] == allocator and (r["fraction"] is not None) == limited]
+
+
+def failed(run):
+    return bool(run.get("err")) or run["exit"] != 0
+
+
+def median(runs, field):
+    values = [run[field] for run in runs if run.get(field) is not None]
+    return statistics.median(values) if values else None
+
+
+def spread(runs, field):
+    """Largest / smallest, less 1."""
+    values = [run[field] for run in runs if run.get(field)]
+    return max(values) / min(values) - 1 if values else 0.0
+
+
+def loss_away(runs, native):
+    """(how far the losses of `runs` lie outside the range of native's, how wide that range is); None: nothing to compare."""
+    known = [r["loss"] for r in native if not failed(r) and r.get("loss") is not None]
+    own = [r["loss"] for r in runs if not failed(r) and r.get("loss") is not None]
+    if not known or not own:
+        return None
+    return max(max(x - max(known), min(known) - x, 0.0) for x in own), max(known) - min(known)
+
+
+def figures(runs):
+    """Yields (figure, job, value, bound, met)."""
+    for job in dict.fromkeys(run["job"] for run in runs):
+        own, native, expandable = (of(runs, job, name) for name in ("gmlake", "native", "expandable"))
+        if not own or not native:
+            continue
+        bad = sum(map(failed, own))
+        yield "runs that failed", job, bad, 0, bad == 0
+        if bad:
+            continue
+        ratio = max(r["peak_reserved"] / r["peak_allocated"] for r in own)
+        yield "peak reserved / peak allocated", job, ratio, RATIO_BOUND, ratio <= RATIO_BOUND
+        step = median(own, "median_step")
+        if step and median(native, "median_step"):
+            over = step / median(native, "median_step")
+            yield "median step / native's", job, over, STEP_BOUND, over <= STEP_BOUND
+        if step and median(expandable, "median_step"):
+            over = step / median(expandable, "median_step")
+            bound = 1 + spread(native, "median_step")
+            yield "median step / expandable's", job, over, bound, over <= bound
+        if (apart := loss_away(own, native)) is not None:
+            yield "loss outside native's range", job, apart[0], apart[1], apart[0] <= apart[1]
+        limited = of(runs, job, "gmlake", limited=True)
+        if limited:
+            whole = all(not failed(r) and r["steps"] == own[0]["steps"] for r in limited)
+            yield "limited runs that did not complete", job, 0 if whole else 1, 0, whole
+            if whole and step:
+                over = median(limited, "median_step") / step
+                yield "limited: median step / unlimited", job, over, LIMITED_STEP_BOUND, over <= LIMITED_STEP_BOUND

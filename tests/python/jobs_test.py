@@ -1,0 +1,138 @@
+"""The runner of the jobs, on made-up jobs: what it runs, in which order, within which time, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+JOBS = ROOT / "bench" / "jobs"
+
+# As jobs.py to the runner: a peak, and a result that depends on the allocator, the limit and the job.
+MADE_UP = """
+import argparse, json, os, sys, time
+imported = os.getpid()
+class torch:
+    class cuda:
+        _is_in_bad_fork = staticmethod(lambda: "BAD_FORK" in os.environ)
+def import_libraries():
+    with open(os.environ["LOG"], "a") as log: log.write("import\\n")
+def main(arguments):
+    ap = argparse.ArgumentParser()
+    ap.add_argument("name"); ap.add_argument("--steps", type=int); ap.add_argument("--label")
+    ap.add_argument("--fraction", type=float)
+    a = ap.parse_args(arguments)
+    with open(os.environ["LOG"], "a") as log:
+        log.write(f"{a.name} {a.label} {a.fraction} {os.getpid() != imported} {os.environ.get('GMLAKE', 0)}\\n")
+    if os.environ.get("SLOW") == a.name: time.sleep(60)
+    if os.environ.get("DIE") == a.name: sys.exit("gone")
+    native = a.label != "gmlake"
+    oom = native and a.fraction is not None
+    print(json.dumps(dict(job=a.name, alloc=a.label, steps=1 if oom else a.steps, err="OOM" if oom else None, loss=2.5,
+        peak_allocated=1000, peak_reserved=1200 if native else 1001, device_total=100000,
+        median_step=None if oom else 0.1, retries=0, machine={"gpu": os.environ.get("GPU", "made up"), "torch": "2"})))
+if __name__ == "__main__":
+    main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def runner(tmp_path: pathlib.Path):
+    """Runs the runner on two of the jobs; returns its outcome, its file, and what the jobs were asked for."""
+    bench = tmp_path / "bench" / "jobs"
+    bench.mkdir(parents=True)
+    for name in ("run.py", "warm.py", "judge.py"):
+        shutil.copy(JOBS / name, bench)
+    (bench / "jobs.py").write_text(MADE_UP)
+    log = tmp_path / "log"
+
+    def run(*arguments: str, **environment: str):
+        log.write_text("")
+        ended = subprocess.run(
+            [sys.executable, str(bench / "run.py"), "--jobs", "generate,detect", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LOG": str(log), "GMLAKE_COMMIT": "abc", **environment},
+        )
+        path = tmp_path / "r.json"
+        kept = json.loads(path.read_text()) if path.exists() else None
+        return ended, kept, [line.split() for line in log.read_text().splitlines()]
+
+    run.file = tmp_path / "r.json"
+    return run
+
+
+def keys(kept):
+    return [(r["job"], r["alloc"], r["fraction"] is not None) for r in kept["runs"]]
+
+
+def test_everything_once_comes_first_and_each_environment_imports_once(runner):
+    ended, kept, log = runner("--repeat", "2", "--limit", "1.02", "--resume", str(runner.file))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    free = [("generate", n, False) for n in ("native", "expandable", "cudaMallocAsync", "gmlake")]
+    assert keys(kept)[:4] == free
+    assert {key[0] for key in keys(kept)[4:8]} == {"detect"}
+    assert keys(kept)[8:10] == [("generate", "gmlake", True), ("detect", "gmlake", True)]
+    assert keys(kept)[14:18] == [("generate", n, False) for n in ("expandable", "cudaMallocAsync", "gmlake", "native")]
+    assert len(kept["runs"]) == 8 + 6 + 8 + 2 and kept["left_out"] == 0
+    assert sum(line == ["import"] for line in log) == 4
+    runs = [line for line in log if line != ["import"]]
+    assert all(line[3] == "True" for line in runs)  # forks
+    assert all((line[4] == "1") == (line[1] == "gmlake") for line in runs)
+    assert {line[2] for line in runs} == {"None", "0.0102"}
+    assert kept["machine"]["gpu"] == "made up" and all("machine" not in r for r in kept["runs"])
+    assert all(figure["met"] for figure in kept["figures"])
+
+
+def test_a_result_is_added_to(runner):
+    _, first, _ = runner("--repeat", "1", "--limit", "1.02", "--resume", str(runner.file))
+    ended, second, log = runner("--repeat", "2", "--limit", "1.02", "--resume", str(runner.file))
+    assert ended.returncode == 0, ended.stderr
+    assert second["runs"][: len(first["runs"])] == first["runs"]
+    assert len(second["runs"]) == 24 and len([line for line in log if line != ["import"]]) == 10
+
+
+def test_results_of_another_commit_or_machine_are_not_mixed(runner):
+    runner("--repeat", "1", "--resume", str(runner.file))
+    before = runner.file.read_text()
+    ended, _, _ = runner("--repeat", "2", "--resume", str(runner.file), GMLAKE_COMMIT="def")
+    assert ended.returncode != 0 and "of commit abc" in ended.stderr
+    ended, _, _ = runner("--repeat", "2", "--resume", str(runner.file), GPU="another")
+    assert ended.returncode != 0 and "another file" in ended.stderr
+    assert runner.file.read_text() == before
+
+
+def test_what_would_not_end_in_time_is_left_out(runner):
+    ended, kept, log = runner("--repeat", "1", "--seconds", "1", "--resume", str(runner.file))
+    assert kept["runs"] == [] and kept["left_out"] == 8 and log == []
+
+
+def test_a_run_that_time_cuts_off_is_no_result(runner):
+    runner("--repeat", "1", "--jobs", "generate", "--allocators", "native", "--resume", str(runner.file))
+    arguments = ("--cold", "--repeat", "1", "--seconds", "4", "--allocators", "native", "--resume", str(runner.file))
+    _, kept, log = runner(*arguments, SLOW="detect")
+    assert log[0][:2] == ["detect", "native"]
+    assert {r["job"] for r in kept["runs"]} == {"generate"} and kept["left_out"] == 1
+
+
+def test_out_of_memory_is_a_result_and_a_death_too(runner):
+    ended, kept, _ = runner("--repeat", "1", "--limit", "1.02", "--resume", str(runner.file), DIE="detect")
+    assert ended.returncode == 1
+    limited = [r for r in kept["runs"] if r["fraction"] is not None]
+    assert {(r["alloc"], r["err"]) for r in limited} == {("gmlake", None), ("native", "OOM"), ("expandable", "OOM")}
+    died = [r for r in kept["runs"] if r["job"] == "detect"]
+    assert len(died) == 4 and all(r["exit"] == 1 and "gone" in r["stderr"] for r in died)
+    assert [f["value"] for f in kept["figures"] if f["figure"] == "runs that failed"] == [0, 1]
+
+
+def test_where_forks_cannot_have_cuda_each_run_is_a_process_of_its_own(runner):
+    ended, kept, log = runner("--repeat", "1", "--resume", str(runner.file), BAD_FORK="1")
+    assert ended.returncode == 0, ended.stderr
+    assert "for itself" in ended.stdout and len(kept["runs"]) == 8
+    assert all(line[3] == "False" for line in log if line != ["import"])
