@@ -6,9 +6,9 @@
   python3 tools/make_tables.py --print NAME                  prints one table
 
 A table stands between <!-- table: NAME --> and <!-- end table -->. Results come from bench/results/figures.json, which
-`make figures` writes, those of a GPU from gpu.json beside it, which bench/gpu.py writes; options from `gmlake options
---json -`; reliability from bench/results/reliability/, which bench/reliability.py, tools/mutants.py and
-tools/coverage.py write.
+`make figures` writes, those of a GPU from gpu.json and jobs.json beside it, which bench/gpu.py and bench/jobs/run.py
+write; options from `gmlake options --json -`; reliability from bench/results/reliability/, which bench/reliability.py,
+tools/mutants.py and tools/coverage.py write.
 """
 import argparse
 import json
@@ -19,6 +19,7 @@ import sys
 
 import figure_tables
 import gpu_tables
+import job_tables
 from markdown_table import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -104,6 +105,7 @@ def reliability_table(_):
 
 TABLES = {"reliability": ("docs/reliability.md", reliability_table), "results": ("README.md", results_table), "options": ("docs/options.md", options_table)}
 TABLES |= {name: (gpu_tables.DOCUMENT, make) for name, make in gpu_tables.TABLES.items()}
+TABLES |= job_tables.TABLES
 TABLES |= {name: (figure_tables.DOCUMENT, make) for name, make in figure_tables.TABLES.items()}
 
 

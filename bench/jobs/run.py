@@ -192,6 +192,8 @@ def campaign(document, todo, steps_of, limit, machine, seconds, keep):
         if result is None:
             left_out += 1
             continue
+        if limited:
+            result["limit"] = limit
         told = result.pop("machine", None)
         if told is not None and document.setdefault("machine", told) != told:
             sys.exit(f"this machine is {told}, and the results are of {document['machine']}: give --out another file")

@@ -136,3 +136,57 @@ def test_where_forks_cannot_have_cuda_each_run_is_a_process_of_its_own(runner):
     assert ended.returncode == 0, ended.stderr
     assert "for itself" in ended.stdout and len(kept["runs"]) == 8
     assert all(line[3] == "False" for line in log if line != ["import"])
+
+
+def made_up_run(job, allocator, reserved, step, loss, limit=None, error=None):
+    return {
+        "job": job,
+        "alloc": allocator,
+        "fraction": None if limit is None else 0.1,
+        "limit": limit,
+        "exit": 0,
+        "err": error,
+        "steps": 8,
+        "loss": loss,
+        "peak_allocated": 10 << 30,
+        "peak_reserved": int(reserved * (10 << 30)),
+        "median_step": step,
+        "retries": 0,
+    }
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import job_tables
+
+    return job_tables
+
+
+def test_the_table_shows_worst_peaks_median_steps_and_how_runs_ended(tables):
+    kept = {
+        "command": "made up",
+        "commit": "0123456789abcdef",
+        "machine": {"gpu": "made up", "torch": "2.11.0"},
+        "runs": [
+            made_up_run("gan", "native", 1.5, 0.5, 2.0),
+            made_up_run("gan", "native", 1.4, 0.7, 2.5),
+            made_up_run("gan", "gmlake", 1.001, 0.5, 2.25),
+            made_up_run("gan", "gmlake", 1.002, 0.7, 2.25),
+            made_up_run("gan", "gmlake", 1.003, 0.9, 2.75),
+            made_up_run("gan", "gmlake", 1.01, 0.66, 2.5, limit=1.02),
+            made_up_run("gan", "native", 1.01, None, None, limit=1.02, error="OOM"),
+        ],
+    }
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.jobs_table_of(kept).splitlines()]
+    assert rows[2] == ["gan", "native", "10.00 GiB", "1.500", "0.6000", "0", "as native's", "2"]
+    assert rows[3] == ["", "**gmlake**", "10.00 GiB", "**1.003**", "0.7000", "0", "as native's", "3"]
+    assert rows[4] == ["", "native within 1.02 x peak", "-", "-", "-", "0", "out of memory", "1"]
+    assert rows[5] == ["", "**gmlake within 1.02 x peak**", "10.00 GiB", "**1.010**", "0.6600", "0", "as native's", "1"]
+    line = tables.line_of(kept)
+    assert "1 jobs" in line and "allocated 1.003, PyTorch's own 1.500" in line and "median step 1.167" in line
+
+
+def test_no_result_is_no_figure(tables, monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "KEPT", tmp_path / "none.json")
+    assert tables.jobs_table(None) == tables.jobs_line(None) == tables.NONE_KEPT
