@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Runs the machines that test reliability to their full figures, and writes what each did to bench/results/reliability/.
 
-One file a machine, WHAT.json: {"what", "command", "commit", "machine", "counts", "found", "passed", "seconds"}. `found` is
-how many of what the machine looks for it found: races, mismatches, failures, of which there should be none; and planted
-bugs, of which it should be all. The random programs leave WHAT.jsonl too, one line for each part of the run.
+One file a machine, WHAT.json: {"what", "command", "commit", "machine", "counts", "found", "complete", "passed",
+"seconds"}. `found` is how many of what the machine looks for it found: races, mismatches, failures, of which there should
+be none; and planted bugs, of which it should be all. `seconds` are those of one core. WHAT.jsonl beside it has a line for
+each part of the run.
 
   random-model     100,000,000 operations on the model driver against the reference and the race detector
   random-host      1,000,000 on real mappings, contents included
@@ -12,30 +13,36 @@ bugs, of which it should be all. The random programs leave WHAT.jsonl too, one l
   faults           every driver call of the scenarios fails, alone
   fault-pairs      and two of them in one run
   host-memory      every `operator new` of them fails
-  processes        programs that fork, exit, and unload the library
+  processes        programs that fork, exit, and unload the library: with ctest, in a build folder alone
   fuzz-NAME        10 minutes of one core for each fuzzer, with the address and undefined-behaviour sanitizers and full
                    audits; --fuzz-build is the folder of `cmake --preset fuzz`, and what they find useful stays there
 
-Random programs run as parts of some million operations, each with seeds of its own, --jobs at a time, and fuzzers in
-slices of a minute; with --resume, what the log of the same commit has is not run again. Programs are copied first: a
-build meanwhile disturbs nothing. tools/mutants.py and tools/coverage.py write the other two records of that folder;
-`tools/make_tables.py --print reliability` makes one table of them all.
+Everything runs as parts, --jobs of them at a time: random programs by some hundred thousand operations with seeds of their
+own, tests one by one, fuzzers in slices of a minute that share what they find. After --seconds the rest is left; with
+--resume, what the logs of the same commit have is not run again. Programs are copied first: a build meanwhile disturbs
+nothing. --programs FOLDER takes them from what tools/proof_bundle.sh gathered, on a machine that needs no more than
+python3; the commit is then what FOLDER/commit says, or GMLAKE_COMMIT.
+
+tools/mutants.py and tools/coverage.py write the other two records of that folder; `tools/make_tables.py --print
+reliability` makes one table of them all.
 """
 import argparse
 import concurrent.futures
 import json
+import math
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from figures import ROOT, commit, machine
 
-PART = 2_000_000  # operations of one process
 SEEDS_A_PART = 1_000_000
 GTESTS = {  # what: (program, filter, what its tests find)
     "interleavings": ("alloc_interleavings_test", "*Interleavings*", "races"),
@@ -44,192 +51,345 @@ GTESTS = {  # what: (program, filter, what its tests find)
     "fault-pairs": ("alloc_fault_sweep_test", "*PairsOfFailures*", "failures"),
     "host-memory": ("alloc_failing_new_test", "*", "failures"),
 }
+COUNTED = ("interleavings", "operations", "kernels", "races", "calls", "points")  # properties of tests
 FUZZERS = ("capi", "csv", "options", "pickle", "program", "trace")
 FUZZ_SECONDS = 600  # of one core
 SLICE = 60
-RANDOM = {"random-model": ("model", 100_000_000), "random-host": ("host", 1_000_000)}
+SHORTEST_SLICE = 5
+RANDOM = {  # what: (backend, operations, of one part: less than a line of the program's)
+    "random-model": ("model", 100_000_000, 500_000),
+    "random-host": ("host", 1_000_000, 100_000),
+}
 
 
-def write(options, what, command, begin, counts, found, passed):
-    record = {"what": what, "command": command, "commit": options.commit, "machine": machine(), "counts": counts,
-              "found": found, "passed": passed, "seconds": round(time.monotonic() - begin, 1)}
-    path = options.out / f"{what}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"{what}: {counts}, found {found}, {'passed' if passed else 'FAILED'}")
-    return passed
+class Late(Exception):
+    """The time is up: what was running is not counted."""
 
 
-def run_gtest(options, what):
-    program, which, finds = GTESTS[what]
-    begin = time.monotonic()
-    report = options.copies / f"{what}.json"
-    subprocess.run([options.copies / program, f"--gtest_filter={which}", f"--gtest_output=json:{report}"],
-                   stdout=subprocess.DEVNULL, check=False, env={**os.environ, "GMLAKE_TEST_FULL": "1"})
-    if not report.exists():  # it did not come to its end
-        return write(options, what, f"GMLAKE_TEST_FULL=1 {program} --gtest_filter={which}", begin, {}, 1, False)
-    tests = [test for suite in json.loads(report.read_text())["testsuites"] for test in suite["testsuite"]]
-    counts = {"tests": len(tests)}
-    for test in tests:
-        for key in ("interleavings", "operations", "kernels", "races", "calls", "points"):
-            if key in test:
-                counts[key] = counts.get(key, 0) + int(test[key])
-    failed = sum("failures" in test for test in tests)
-    found = {"failures": failed, "passes": len(tests) - failed, "races": counts.get("races", 0)}[finds]
-    return write(options, what, f"GMLAKE_TEST_FULL=1 {program} --gtest_filter={which}", begin, counts, found, failed == 0 and len(tests) > 0)
+def execute(options, command, environment=None):
+    """Runs a program to its end: (exit status, what it printed, its complaints, CPU seconds). Raises Late."""
+    with tempfile.TemporaryFile("w+", errors="replace") as out, \
+            tempfile.TemporaryFile("w+", errors="replace") as err:
+        libraries = f"{options.copies}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+        program = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                                   start_new_session=True,  # it may have children, to be ended with it
+                                   env={**os.environ, "LD_LIBRARY_PATH": libraries, **(environment or {})})
+        late = False
+        while True:
+            ended, status, usage = os.wait4(program.pid, os.WNOHANG)
+            if ended:
+                break
+            if not late and time.monotonic() > options.deadline:
+                late = True
+                os.killpg(program.pid, signal.SIGKILL)
+            time.sleep(0.02)
+        program.returncode = os.waitstatus_to_exitcode(status)
+        if late:
+            raise Late
+        out.seek(0)
+        err.seek(0)
+        return program.returncode, out.read(), err.read(), round(usage.ru_utime + usage.ru_stime, 1)
 
 
-def parts(options, backend, operations):
-    """(conditions, first seed, operations) of each process, the kinds in turn."""
-    listed = subprocess.run([options.copies / "random_programs_bench", "--list"], capture_output=True, text=True,
-                            check=True).stdout.split("\n")
-    queues = []
-    for line in filter(None, listed):
-        kind, name, share = line.split()
-        left, number, queue = operations * int(share) // 1000, 0, []
-        while kind == backend and left > 0:
-            queue.append((name, 10_000_000 + number * SEEDS_A_PART, min(PART, left)))
-            left, number = left - min(PART, left), number + 1
-        queues.append(queue)
-    longest = max(map(len, queues))
-    return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
+class Machine:
+    """One of the machines: its log, what of it is left to do, and its record. Lines are known by their `key`."""
+
+    def __init__(self, options, what):
+        self.options, self.what = options, what
+        self.lock = threading.Lock()
+        self.lines = {}
+        self.path = options.out / f"{what}.jsonl"
+        if options.resume and self.path.exists():
+            kept = [line for line in map(json.loads, self.path.read_text().splitlines())
+                    if line["commit"] == options.commit]
+            self.lines = {self.key(line): line for line in kept}
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines.values()))
+
+    def program(self, name):
+        """Where its copy lies."""
+        return self.options.copies / name
+
+    def add(self, line):
+        with self.lock:
+            self.lines[self.key(line)] = line = {**line, "commit": self.options.commit}
+            with self.path.open("a") as log:
+                log.write(json.dumps(line) + "\n")
+
+    def sum(self, field):
+        return sum(line.get(field, 0) for line in self.lines.values())
+
+    def record(self):
+        """Writes it; True where all was run and found as it should be."""
+        counts, found, right = self.judge()
+        complete = not self.tasks()
+        passed = right and complete
+        command = f"bench/reliability.py {self.what}" + self.arguments()
+        record = {"what": self.what, "command": command, "commit": self.options.commit, "machine": machine(),
+                  "counts": counts, "found": found, "complete": complete, "passed": passed,
+                  "seconds": round(self.sum("cpu_seconds"), 1)}
+        (self.options.out / f"{self.what}.json").write_text(json.dumps(record, indent=1) + "\n")
+        print(f"{self.what}: {counts}, found {found}, "
+              f"{'passed' if passed else 'not finished' if right else 'FAILED'}", flush=True)
+        return passed
+
+    def arguments(self):
+        return ""
 
 
-def run_random(options, what):
-    backend, operations = RANDOM[what]
-    if options.operations:
-        operations = options.operations
-    begin = time.monotonic()
-    path = options.out / f"{what}.jsonl"
-    lines = kept_lines(options, path)
-    done = {}
-    for line in lines:
-        key = (line["conditions"], line["part"])
-        done[key] = done.get(key, 0) + line["operations"]
-    left = [part for part in parts(options, backend, operations) if done.get(part[:2], 0) < part[2]]
+class Tests(Machine):
+    """Tests of one program, one process each."""
 
-    def one(part):
-        name, seed, count = part
-        run = subprocess.run([options.copies / "random_programs_bench", name, str(seed), str(count)],
-                             capture_output=True, text=True, check=False)
-        rows = [json.loads(row) for row in run.stdout.splitlines()]
-        if run.returncode != 0 and not any(row["failure"] for row in rows):
-            rows.append({"conditions": name, "first_seed": seed, "operations": 0, "failure": run.stderr or "it ended"})
-        return [{**row, "part": seed, "commit": options.commit} for row in rows]
+    def __init__(self, options, what):
+        super().__init__(options, what)
+        self.file, self.filter, self.finds = GTESTS[what]
+        listed = execute(options, [self.program(self.file), "--gtest_list_tests", f"--gtest_filter={self.filter}"])[1]
+        self.names = []
+        suite = ""
+        for line in listed.splitlines():
+            name = line.split("#")[0].strip()
+            if not line.startswith(" "):
+                suite = name if name.endswith(".") else suite
+            else:
+                self.names.append(suite + name)
 
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for rows in pool.map(one, left):
-            with path.open("a") as log:
-                for row in rows:
-                    log.write(json.dumps(row) + "\n")
-            lines += rows
-            print(f"{what}: {sum(line['operations'] for line in lines):,} of {operations:,} operations", flush=True)
-    counts = {key: sum(line.get(key, 0) for line in lines)
-              for key in ("operations", "out_of_memory", "waits", "faults", "spared")}
-    counts["seconds_of_one_core"] = round(sum(line.get("seconds", 0) for line in lines))
-    found = sum(bool(line["failure"]) for line in lines)
-    for line in lines:
-        if line["failure"]:
-            print(line["conditions"], line["failure"], file=sys.stderr)
-    return write(options, what, f"bench/reliability.py {what} --operations {operations}", begin, counts, found,
-                 found == 0 and counts["operations"] >= operations)
+    @staticmethod
+    def key(line):
+        return line["test"]
 
+    def tasks(self):
+        return [lambda name=name: self.run(name) for name in self.names if name not in self.lines]
 
-def run_processes(options, what):
-    begin = time.monotonic()
-    ran = subprocess.run(["ctest", "--test-dir", options.build, "-L", "process", "--no-tests=error"], capture_output=True,
-                         text=True, check=False)
-    says = re.search(r"(\d+) tests failed out of (\d+)", ran.stdout)
-    failed, tests = map(int, says.groups()) if says else (1, 0)
-    return write(options, what, "ctest -L process", begin, {"tests": tests}, failed, ran.returncode == 0)
+    def run(self, name):
+        report = self.options.copies / f"{self.what}-{name.replace('/', '-')}.json"
+        status, out, err, seconds = execute(
+            self.options, [self.program(self.file), f"--gtest_filter={name}", f"--gtest_output=json:{report}"],
+            {"GMLAKE_TEST_FULL": "1"})
+        tests = []
+        if report.exists():  # else it did not come to its end
+            tests = [test for suite in json.loads(report.read_text())["testsuites"] for test in suite["testsuite"]]
+        counts = {key: int(test[key]) for test in tests for key in COUNTED if key in test}
+        failed = status != 0 or len(tests) != 1
+        self.add({"test": name, **counts, "cpu_seconds": seconds, "failure": (out + err)[-4000:] if failed else ""})
+
+    def judge(self):
+        lines = self.lines.values()
+        counts = {"tests": len(lines)}
+        counts.update({key: self.sum(key) for key in COUNTED if any(key in line for line in lines)})
+        failed = sum(bool(line["failure"]) for line in lines)
+        found = {"failures": failed, "passes": len(lines) - failed, "races": counts.get("races", 0)}[self.finds]
+        return counts, found, failed == 0 and len(self.names) > 0
 
 
-def kept_lines(options, path):
-    """What a run of the same commit left in the log, which is cut down to that."""
-    lines = []
-    if options.resume and path.exists():
-        lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["commit"] == options.commit]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return lines
+class RandomPrograms(Machine):
+    """Random programs under the conditions of one backend, by their shares."""
+
+    def __init__(self, options, what):
+        super().__init__(options, what)
+        backend, operations, part = RANDOM[what]
+        self.operations = options.operations or operations
+        listed = execute(options, [self.program("random_programs_bench"), "--list"])[1]
+        self.parts = []  # (conditions, first seed, operations), the kinds in turn
+        for kind, name, share in map(str.split, listed.splitlines()):
+            left, number = self.operations * int(share) // 1000, 0
+            while kind == backend and left > 0:
+                self.parts.append((number, name, 10_000_000 + number * SEEDS_A_PART, min(part, left)))
+                left, number = left - min(part, left), number + 1
+        self.parts.sort(key=lambda part: part[0])
+
+    @staticmethod
+    def key(line):
+        return line["conditions"], line["part"]
+
+    def arguments(self):
+        return f" --operations {self.operations}"
+
+    def tasks(self):
+        def done(name, seed, count):
+            line = self.lines.get((name, seed))
+            return line is not None and (line["failure"] or line["operations"] >= count)
+        return [lambda part=part: self.run(*part[1:]) for part in self.parts if not done(*part[1:])]
+
+    def run(self, name, seed, count):
+        status, out, err, seconds = execute(self.options, [self.program("random_programs_bench"), name, seed, count])
+        rows = [json.loads(row) for row in out.splitlines()]
+        row = rows[0] if len(rows) == 1 else {"conditions": name, "first_seed": seed, "operations": 0, "failure": ""}
+        if status != 0 or len(rows) != 1:
+            row["failure"] = row["failure"] or f"it ended with status {status}: {err[-4000:]}"
+        self.add({**row, "part": seed, "cpu_seconds": seconds})
+        print(f"{self.what}: {self.sum('operations'):,} of {self.operations:,} operations", flush=True)
+
+    def judge(self):
+        counts = {key: self.sum(key) for key in ("operations", "out_of_memory", "waits", "faults", "spared")}
+        found = sum(bool(line["failure"]) for line in self.lines.values())
+        return counts, found, found == 0
+
+
+class Processes(Machine):
+    """What ctest runs of a build folder."""
+
+    @staticmethod
+    def key(_):
+        return "ctest"
+
+    def tasks(self):
+        return [] if self.lines else [self.run]
+
+    def run(self):
+        status, out, err, seconds = execute(self.options, ["ctest", "--test-dir", self.options.build, "-L", "process",
+                                                           "--no-tests=error"])
+        says = re.search(r"(\d+) tests failed out of (\d+)", out)
+        failed, tests = map(int, says.groups()) if says else (1, 0)
+        self.add({"tests": tests, "failed": max(failed, int(status != 0)), "cpu_seconds": seconds,
+                  "failure": (out + err)[-4000:] if status != 0 else ""})
+
+    def judge(self):
+        return {"tests": self.sum("tests")}, self.sum("failed"), self.sum("failed") == 0
 
 
 def without_aslr():
     """AddressSanitizer of these compilers knows no address layout with 32 random bits."""
     bits = pathlib.Path("/proc/sys/vm/mmap_rnd_bits")
-    wide = bits.exists() and int(bits.read_text()) > 28
-    return ["setarch", os.uname().machine, "-R"] if wide and shutil.which("setarch") else []
+    command = ["setarch", os.uname().machine, "-R"]
+    if not bits.exists() or int(bits.read_text()) <= 28 or not shutil.which("setarch"):
+        return []
+    allowed = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+    return command if allowed else []
 
 
-def run_fuzzer(options, what):
-    subject = what.removeprefix("fuzz-")
-    seconds = options.fuzz_seconds
-    begin = time.monotonic()
-    path = options.out / f"{what}.jsonl"
-    lines = kept_lines(options, path)
-    found = options.fuzz_build / "found" / subject
-    found.mkdir(parents=True, exist_ok=True)
-    tests = ROOT / "tests" / "fuzz"
-    words = tests / f"{subject}.dict"
-    while sum(line["cpu_seconds"] for line in lines) < seconds and not any(line["crash"] for line in lines):
-        left = seconds - sum(line["cpu_seconds"] for line in lines)
-        command = [*without_aslr(), options.copies / f"{subject}_fuzzer", f"-max_total_time={int(min(SLICE, left)) + 1}",
-                   f"-seed={len(lines) + 1}", "-max_len=4096", "-rss_limit_mb=2048", "-print_final_stats=1",
-                   f"-artifact_prefix={found}-", *([f"-dict={words}"] if words.exists() else []), found,
-                   tests / "corpus" / subject]
-        with tempfile.TemporaryFile("w+") as says:
-            ended = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=says)
-            _, status, usage = os.wait4(ended.pid, 0)
-            ended.returncode = os.waitstatus_to_exitcode(status)
-            says.seek(0)
-            text = says.read()
+class Fuzzer(Machine):
+    """A fuzzer in slices, which start from what the others have found."""
+
+    def __init__(self, options, what):
+        super().__init__(options, what)
+        self.subject = what.removeprefix("fuzz-")
+        self.found = options.found / self.subject
+        self.found.mkdir(parents=True, exist_ok=True)
+        self.layout = without_aslr()
+
+    @staticmethod
+    def key(line):
+        return line["seed"]
+
+    def arguments(self):
+        return f" --fuzz-seconds {self.options.fuzz_seconds}"
+
+    def crashed(self):
+        return any(line["crash"] for line in list(self.lines.values()))
+
+    def tasks(self):
+        left = self.options.fuzz_seconds - self.sum("cpu_seconds")
+        if left <= 0 or self.crashed():
+            return []
+        slices = math.ceil(left / SLICE)
+        first = max(self.lines, default=0) + 1
+        return [lambda seed=seed: self.run(seed, math.ceil(left / slices)) for seed in range(first, first + slices)]
+
+    def run(self, seed, seconds):
+        seconds = int(min(seconds, self.options.deadline - time.monotonic() - SHORTEST_SLICE))
+        if seconds < 1 or self.crashed():
+            return
+        words = self.options.fuzz_sources / f"{self.subject}.dict"
+        crash_prefix = self.options.out / f"crash-{self.subject}-"
+        status, _, text, cpu = execute(
+            self.options,
+            [*self.layout, self.program(f"{self.subject}_fuzzer"), f"-max_total_time={seconds}", f"-seed={seed}",
+             "-max_len=4096", "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={crash_prefix}",
+             *([f"-dict={words}"] if words.exists() else []), self.found,
+             self.options.fuzz_sources / "corpus" / self.subject])
         runs = re.search(r"number_of_executed_units: (\d+)", text)
         edges = re.findall(r"cov: (\d+)", text)
-        lines.append({"seed": len(lines) + 1, "runs": int(runs[1]) if runs else 0, "edges": int(edges[-1]) if edges else 0,
-                      "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-                      "crash": text[-4000:] if ended.returncode != 0 else "", "commit": options.commit})
-        with path.open("a") as log:
-            log.write(json.dumps(lines[-1]) + "\n")
-    crashes = sum(bool(line["crash"]) for line in lines)
-    for line in lines:
-        if line["crash"]:
-            print(line["crash"], file=sys.stderr)
-    counts = {"runs": sum(line["runs"] for line in lines), "edges": max(line["edges"] for line in lines),
-              "cpu_seconds": round(sum(line["cpu_seconds"] for line in lines))}
-    return write(options, what, f"bench/reliability.py {what} --fuzz-seconds {seconds}", begin, counts, crashes, crashes == 0)
+        self.add({"seed": seed, "runs": int(runs[1]) if runs else 0, "edges": int(edges[-1]) if edges else 0,
+                  "cpu_seconds": cpu, "crash": text[-4000:] if status != 0 else ""})
+
+    def judge(self):
+        lines = self.lines.values()
+        counts = {"runs": self.sum("runs"), "edges": max((line["edges"] for line in lines), default=0),
+                  "cpu_seconds": round(self.sum("cpu_seconds"))}
+        crashes = sum(bool(line["crash"]) for line in lines)
+        return counts, crashes, crashes == 0
 
 
-def machine_of(what):
+def class_of(what):
     if what in GTESTS:
-        return run_gtest
+        return Tests
     if what in RANDOM:
-        return run_random
-    return run_processes if what == "processes" else run_fuzzer
+        return RandomPrograms
+    return Processes if what == "processes" else Fuzzer
+
+
+def programs_of(what):
+    """The program of a machine, and in which folder of a build it is made."""
+    if what in GTESTS:
+        return [("tests/alloc", GTESTS[what][0])]
+    if what in RANDOM:
+        return [("bench", "random_programs_bench")]
+    return [] if what == "processes" else [("tests/fuzz", f"{what.removeprefix('fuzz-')}_fuzzer")]
+
+
+def copy_programs(options, chosen):
+    for what in chosen:
+        for folder, program in programs_of(what):
+            build = options.fuzz_build if what.startswith("fuzz-") else options.build
+            shutil.copy((options.programs or build / folder) / program, options.copies)
+    for library in options.programs.glob("*.so*") if options.programs else []:  # that a bare machine may lack
+        shutil.copy(library, options.copies)
+
+
+def commit_of(options):
+    if options.programs and (options.programs / "commit").exists():
+        return (options.programs / "commit").read_text().strip()
+    return os.environ.get("GMLAKE_COMMIT") or commit()
+
+
+def attempt(task, options):
+    if time.monotonic() > options.deadline:
+        return
+    try:
+        task()
+    except Late:
+        pass
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    everything = [*RANDOM, *GTESTS, "processes", *(f"fuzz-{name}" for name in FUZZERS)]
+    # The shortest parts come last, so that all cores end together.
+    everything = ["processes", *GTESTS, *(f"fuzz-{name}" for name in FUZZERS), "random-host", "random-model"]
     parser.add_argument("what", nargs="*", choices=[*everything, []], metavar="WHAT", help=", ".join(everything))
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--programs", type=pathlib.Path, metavar="FOLDER", help="of tools/proof_bundle.sh")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench" / "results" / "reliability")
     parser.add_argument("--operations", type=int, help="of the random programs, in place of their figures")
     parser.add_argument("--fuzz-build", type=pathlib.Path, default=ROOT / "build-fuzz")
     parser.add_argument("--fuzz-seconds", type=int, default=FUZZ_SECONDS, help="of one core, for each fuzzer")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which the rest is left")
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
+    options.deadline = time.monotonic() + options.seconds
     options.out.mkdir(parents=True, exist_ok=True)
-    options.commit = commit()
-    chosen = options.what or everything
+    options.commit = commit_of(options)
+    options.found = (options.programs or options.fuzz_build) / "found"
+    options.fuzz_sources = options.programs / "fuzz" if options.programs else ROOT / "tests" / "fuzz"
+    chosen = options.what or [what for what in everything if what != "processes" or not options.programs]
     with tempfile.TemporaryDirectory() as copies:
         options.copies = pathlib.Path(copies)
-        for program in sorted({GTESTS[what][0] for what in chosen if what in GTESTS}):
-            shutil.copy(options.build / "tests" / "alloc" / program, copies)
-        if any(what in RANDOM for what in chosen):
-            shutil.copy(options.build / "bench" / "random_programs_bench", copies)
-        for what in chosen:
-            if what.startswith("fuzz-"):
-                shutil.copy(options.fuzz_build / "tests" / "fuzz" / f"{what.removeprefix('fuzz-')}_fuzzer", copies)
-        passed = [machine_of(what)(options, what) for what in chosen]
+        copy_programs(options, chosen)
+        machines = [class_of(what)(options, what) for what in chosen]
+        while time.monotonic() < options.deadline:  # fuzzers may need another round
+            tasks = [task for one in machines for task in one.tasks()]
+            before = sum(len(one.lines) for one in machines)
+            if not tasks:
+                break
+            with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+                for _ in pool.map(lambda task: attempt(task, options), tasks):
+                    pass
+            if sum(len(one.lines) for one in machines) == before:  # too little time is left for any
+                break
+        passed = [one.record() for one in machines]
+        for one in machines:
+            for line in one.lines.values():
+                if line.get("failure") or line.get("crash"):
+                    print(f"{one.what}: {line.get('failure') or line.get('crash')}", file=sys.stderr)
     return 0 if all(passed) else 1
 
 

@@ -61,7 +61,9 @@ function(gmlake_fuzzer name)
   cmake_parse_arguments(arg "" "RUNS" "SOURCES;LINKS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LINKS} gmlake_flags)
-  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  # Not position-independent: the allocator of AddressSanitizer has a fixed place in the address space, which a program
+  # that the kernel puts anywhere may lie across.
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer -no-pie)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
   if(NOT TARGET fuzzers)
     add_custom_target(fuzzers)

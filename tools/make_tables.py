@@ -98,8 +98,9 @@ def reliability_table(_):
             continue
         kept = json.loads(path.read_text())
         values = {**kept["counts"], "found": f"{kept['found']:,}"}
-        rows.append([what, did.format(**values) if kept["counts"] else "did not end", found.format(**values),
-                     "passed" if kept["passed"] else "**failed**", f"`{kept['commit'][:12]}`"])
+        passed = "passed" if kept["passed"] else "**failed**" if kept.get("complete", True) else "**not finished**"
+        rows.append([what, did.format(**values) if kept["counts"] else "did not end", found.format(**values), passed,
+                     f"`{kept['commit'][:12]}`"])
     return table(["what", "how much", "found", "", "at commit"], rows)
 
 
