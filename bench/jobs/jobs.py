@@ -201,6 +201,44 @@ def import_libraries():
             importlib.import_module(name)
 
 
+def report(name, label, step_seconds, loss, err):
+    """What a run has to say, as one JSON line: the memory of the current device, and who it is."""
+    t = step_seconds
+    line = dict(
+        job=name,
+        alloc=label,
+        steps=len(t),
+        err=err,
+        loss=None if loss is None else float(loss),
+        step_seconds=t,
+        median_step=sorted(t[2:])[len(t[2:]) // 2] if len(t) > 2 else None,
+        last_half=sum(t[len(t) // 2 :]),
+    )
+    if torch.cuda.is_initialized():
+        s = torch.cuda.memory_stats()
+        free, total = torch.cuda.mem_get_info()
+        line.update(
+            peak_allocated=s.get("allocated_bytes.all.peak"),
+            peak_requested=s.get("requested_bytes.all.peak"),
+            peak_active=s.get("active_bytes.all.peak"),
+            peak_reserved=s.get("reserved_bytes.all.peak"),
+            device_used=total - free,
+            device_total=total,
+            backend=torch.cuda.get_allocator_backend(),
+            allocs=s.get("allocation.all.allocated"),
+            segs=s.get("segment.all.allocated"),
+            retries=s.get("num_alloc_retries"),
+            machine=dict(
+                gpu=torch.cuda.get_device_name(),
+                torch=torch.__version__,
+                cuda=torch.version.cuda,
+                cores=os.cpu_count(),
+                python=sys.version.split()[0],
+            ),
+        )
+    return json.dumps(line)
+
+
 def main(arguments):
     ap = argparse.ArgumentParser()
     ap.add_argument("name", choices=W)
@@ -227,42 +265,9 @@ def main(arguments):
             torch.cuda.synchronize()
             t.append(time.time() - t0)
             t0 = time.time()
-    except torch.cuda.OutOfMemoryError as e:
+    except torch.cuda.OutOfMemoryError:
         err = "OOM"
-    s = torch.cuda.memory_stats()
-    free, total = torch.cuda.mem_get_info()
-    print(
-        json.dumps(
-            dict(
-                job=a.name,
-                alloc=a.label,
-                steps=len(t),
-                err=err,
-                loss=None if loss is None else float(loss),
-                peak_allocated=s.get("allocated_bytes.all.peak"),
-                peak_requested=s.get("requested_bytes.all.peak"),
-                peak_active=s.get("active_bytes.all.peak"),
-                peak_reserved=s.get("reserved_bytes.all.peak"),
-                device_used=total - free,
-                device_total=total,
-                backend=torch.cuda.get_allocator_backend(),
-                step_seconds=t,
-                median_step=sorted(t[2:])[len(t[2:]) // 2] if len(t) > 2 else None,
-                last_half=sum(t[len(t) // 2 :]),
-                allocs=s.get("allocation.all.allocated"),
-                segs=s.get("segment.all.allocated"),
-                retries=s.get("num_alloc_retries"),
-                machine=dict(
-                    gpu=torch.cuda.get_device_name(),
-                    torch=torch.__version__,
-                    cuda=torch.version.cuda,
-                    cores=os.cpu_count(),
-                    python=sys.version.split()[0],
-                ),
-            )
-        ),
-        flush=True,
-    )
+    print(report(a.name, a.label, t, loss, err), flush=True)
     if a.record:
         snap = torch.cuda.memory._snapshot()
         snap["device_traces"] = [

@@ -5,9 +5,11 @@
   python3 bench/jobs/run.py --limit 1.02                       also with that much memory, as a share of peak allocated
   python3 bench/jobs/run.py --seconds 560 --resume r.json      what fits into that time, added to what r.json has
   python3 bench/jobs/run.py --jobs generate,detect --repeat 5 --steps 8
+  python3 bench/jobs/run.py --jobs ddp,fsdp --ranks 2 --out bench/results/jobs_distributed.json    on as many GPUs
 
 Needs a GPU, PyTorch, transformers, peft and torchvision, and gmlake installed (pip install .). Each run is a process of its
 own, forked from one that has imported PyTorch with the environment of that allocator (warm.py; --cold starts each anew).
+Jobs of several processes (distributed.py) are started by torchrun; what counts is the rank that fared worst.
 
 What says most comes first: everything once, then the limits, then the other repetitions. Within a job the allocators change
 places with each repetition, so that what else happens on the machine falls on all of them alike. A job that runs out of
@@ -26,13 +28,14 @@ import sys
 import time
 
 import judge
-from warm import BadFork, Warm
+from warm import BadFork, Warm, run_alone
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RESULT = ROOT / "bench" / "results" / "jobs.json"
 
 JOBS = {"gpt2_full": 8, "opt_recompute": 12, "llama7b_lr": 12, "opt_lro": 12, "generate": 6, "detect": 14}  # steps
+DISTRIBUTED = {"ddp": 12, "fsdp": 12}
 ALLOCATORS = {
     "native": {},
     "expandable": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"},
@@ -74,10 +77,10 @@ def plan(jobs, allocators, repeat, limited):
 def fraction_of(runs, job, limit):
     """The limit of a job as a share of the device; None where no run has told its peak yet."""
     free = [r for r in runs if r["job"] == job and r["fraction"] is None and r["alloc"] != "cudaMallocAsync"]
-    told = [r for r in free if r.get("peak_allocated") and not judge.failed(r)]
-    if not told:
+    ended = [r for r in free if r.get("peak_allocated") and not judge.failed(r)]
+    if not ended:
         return None
-    return limit * max(r["peak_allocated"] for r in told) / told[0]["device_total"]
+    return limit * max(r["peak_allocated"] for r in ended) / ended[0]["device_total"]
 
 
 def expected_seconds(runs, job):
@@ -88,17 +91,32 @@ def expected_seconds(runs, job):
     return 1.5 * max((r["wall_seconds"] for r in runs), default=FIRST_RUN / 1.5)
 
 
+def told(out):
+    """The result that a job printed, the last line that is one; of several ranks the worst of each, and all of them."""
+    lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    ranks = sorted((line for line in lines if "rank" in line), key=lambda line: line["rank"])
+    if not ranks:
+        return lines[-1]
+    result = dict(
+        max(ranks, key=lambda r: (r["err"] is not None, r.get("peak_reserved", 0) / r.get("peak_allocated", 1)))
+    )
+    del result["rank"]
+    known = [r["median_step"] for r in ranks if r["median_step"] is not None]
+    return {**result, "median_step": max(known, default=None), "ranks": ranks}
+
+
 class Machine:
     """Runs one job at a time, in a fork of a process that is ready or, where forks do not work, in one of its own."""
 
-    def __init__(self, cold=False):
+    def __init__(self, cold=False, ranks=1):
         self.cold = cold
+        self.ranks = ranks
         self.warm = {}
         self.start_seconds = FIRST_START
 
-    def expected_start(self, allocator):
+    def expected_start(self, job, allocator):
         known = self.warm.get(allocator)
-        return 0.0 if self.cold or known is not None and known.running() else self.start_seconds
+        return 0.0 if self.cold or job in DISTRIBUTED or known is not None and known.running() else self.start_seconds
 
     def start(self, allocator):
         """Gets ready what the next run is forked from."""
@@ -121,7 +139,8 @@ class Machine:
         if fraction is not None:
             arguments += ["--fraction", f"{fraction:.6f}"]
         begin = time.monotonic()
-        self.start(allocator)
+        if job not in DISTRIBUTED:
+            self.start(allocator)
         timeout -= time.monotonic() - begin
         begin = time.monotonic()
         status, out, err = self.process(allocator, arguments, timeout)
@@ -129,7 +148,7 @@ class Machine:
             return None
         result = {"job": job, "alloc": allocator, "fraction": fraction, "exit": status}
         try:
-            result.update(json.loads(out.strip().splitlines()[-1]))
+            result.update(told(out))
         except (IndexError, ValueError):
             result["err"] = "no result"
         result["wall_seconds"] = time.monotonic() - begin
@@ -138,19 +157,16 @@ class Machine:
         return result
 
     def process(self, allocator, arguments, timeout):
-        if not self.cold:
+        command = [sys.executable, str(HERE / "jobs.py"), *arguments]
+        if arguments[0] in DISTRIBUTED:
+            torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
+            command = [sys.executable, *torchrun, str(HERE / "distributed.py"), *arguments]
+        elif not self.cold:
             try:
                 return self.warm[allocator].run(arguments, timeout)
             except BadFork as error:
                 self.give_up(error)
-        command = [sys.executable, str(HERE / "jobs.py"), *arguments]
-        try:
-            ended = subprocess.run(
-                command, env=environment(allocator), capture_output=True, text=True, errors="replace", timeout=timeout
-            )
-        except subprocess.TimeoutExpired:
-            return None, "", ""
-        return ended.returncode, ended.stdout, ended.stderr
+        return run_alone(command, environment(allocator), timeout)
 
     def stop(self):
         for known in self.warm.values():
@@ -182,7 +198,7 @@ def campaign(document, todo, steps_of, limit, machine, seconds, keep):
             continue
         fraction = fraction_of(runs, job, limit) if limited else None
         left = seconds - (time.monotonic() - begin)
-        late = expected_seconds(runs, job) + machine.expected_start(name) > left
+        late = expected_seconds(runs, job) + machine.expected_start(job, name) > left
         result = None
         if not late and not (limited and fraction is None):
             result = machine.run(job, steps_of(job), name, fraction, min(left, LONGEST))
@@ -194,9 +210,9 @@ def campaign(document, todo, steps_of, limit, machine, seconds, keep):
             continue
         if limited:
             result["limit"] = limit
-        told = result.pop("machine", None)
-        if told is not None and document.setdefault("machine", told) != told:
-            sys.exit(f"this machine is {told}, and the results are of {document['machine']}: give --out another file")
+        here = result.pop("machine", None)
+        if here is not None and document.setdefault("machine", here) != here:
+            sys.exit(f"this machine is {here}, and the results are of {document['machine']}: give --out another file")
         show(result)
         runs.append(result)
         keep()
@@ -226,13 +242,15 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--steps", type=int, help="the same for every job; default: by job")
     parser.add_argument("--limit", type=float, help="run again with this share of peak allocated as the memory limit")
+    parser.add_argument("--ranks", type=int, default=2, help="processes of a distributed job, a GPU each; default: 2")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start nothing that would not end in time")
     parser.add_argument("--resume", type=pathlib.Path, metavar="FILE", help="add to what it has, of the same commit")
     parser.add_argument("--cold", action="store_true", help="every run imports PyTorch for itself")
     parser.add_argument("--out", type=pathlib.Path, help="default: the file of --resume, else bench/results/jobs.json")
     options = parser.parse_args()
+    steps_of = {**JOBS, **DISTRIBUTED}
     jobs, allocators = options.jobs.split(","), options.allocators.split(",")
-    for name, known in [(job, JOBS) for job in jobs] + [(name, ALLOCATORS) for name in allocators]:
+    for name, known in [(job, steps_of) for job in jobs] + [(name, ALLOCATORS) for name in allocators]:
         if name not in known:
             parser.error(f"there is no {name}; there are {', '.join(known)}")
     out = options.out or options.resume or RESULT
@@ -245,12 +263,12 @@ def main():
         ]
         out.write_text(json.dumps(document, indent=1) + "\n")
 
-    machine = Machine(options.cold)
+    machine = Machine(options.cold, options.ranks)
     try:
         left_out = campaign(
             document,
             plan(jobs, allocators, options.repeat, options.limit is not None),
-            lambda job: options.steps or JOBS[job],
+            lambda job: options.steps or steps_of[job],
             options.limit,
             machine,
             options.seconds,

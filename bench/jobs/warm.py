@@ -24,6 +24,26 @@ class BadFork(Exception):
     """CUDA cannot be used in a fork here."""
 
 
+def run_alone(command, environment, timeout):
+    """(exit status, stdout, stderr) of a process and all that it starts; status None where they took longer."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None, "", ""
+    return process.returncode, out, err
+
+
 class Warm:
     """One such process, seen from outside. Where it ends or hangs, the next call starts another."""
 

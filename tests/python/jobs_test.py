@@ -190,3 +190,21 @@ def test_the_table_shows_worst_peaks_median_steps_and_how_runs_ended(tables):
 def test_no_result_is_no_figure(tables, monkeypatch, tmp_path):
     monkeypatch.setattr(tables, "KEPT", tmp_path / "none.json")
     assert tables.jobs_table(None) == tables.jobs_line(None) == tables.NONE_KEPT
+
+
+def test_of_several_ranks_the_worst_counts(monkeypatch):
+    monkeypatch.syspath_prepend(str(JOBS))
+    import run
+
+    good = {"job": "ddp", "err": None, "peak_reserved": 101, "peak_allocated": 100, "median_step": 0.2}
+    worse = {**good, "peak_reserved": 110, "median_step": 0.1}
+    dead = {**good, "err": "OOM", "median_step": None}
+
+    def printed(*results):
+        return "noise\n" + "".join(json.dumps({"rank": rank, **r}) + "\n" for rank, r in enumerate(results))
+
+    result = run.told(printed(good, worse))
+    assert (result["peak_reserved"], result["median_step"]) == (110, 0.2) and "rank" not in result
+    assert [r["rank"] for r in result["ranks"]] == [0, 1]
+    assert run.told(printed(worse, dead))["err"] == "OOM"
+    assert run.told(json.dumps(good) + "\n") == good
