@@ -143,6 +143,8 @@ MUTANTS = [
            "if (mapping->slot < slot) return;", "stitch_test", "*/Plan*"),
     mutant("what the driver would not release is not tried again at the end", TABLE, "  pool_.release_lost();\n", "",
            "memory_test", "*ShutDown*"),
+    mutant("a window behind a stream's wait that is left free is as old as its stream", STITCH,
+           "    if (plan.stream_wait) ++request.stream.tick;\n", "", "alloc_oom_host_memory_test", "OomOfTheHost*"),
     mutant("addresses stay reserved where their books find no host memory", STITCH,
            "    (void)mappings_.address_free(*segment).ok();\n    throw;", "    throw;", NEW, "*Model*"),
     mutant("the number of a stream whose books found no host memory is lost", OF_STREAMS,
