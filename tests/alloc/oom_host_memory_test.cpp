@@ -126,8 +126,8 @@ TEST(OomOfTheHost, AddsACallbackOrDoesNot) {
   }
 }
 
-// A window that was made out of another stream's memory, behind a wait for it, and that is left free for want of a record:
-// every event recorded up to then says nothing about it. Whoever takes it next has to come after that wait too.
+// A window that was made out of another stream's memory, behind a wait for it, and that is left free for want of a
+// record: every event recorded up to then says nothing about it. Whoever takes it next has to come after that wait too.
 TEST(OomOfTheHost, LeavesAWindowBehindAStreamsWaitToThoseWhoComeAfterIt) {
   constexpr std::uint64_t kBytes = 30 * kGranule;
   std::uint64_t left_free = 0;

@@ -11,6 +11,8 @@ struct Countdown {
   bool reached = false;
 };
 thread_local Countdown countdown;
+thread_local bool counts = true;
+thread_local std::int64_t held = 0;
 
 void* allocate(std::size_t bytes) {
   if (countdown.left > 0 && --countdown.left == 0) {
@@ -20,7 +22,13 @@ void* allocate(std::size_t bytes) {
   }
   void* memory = std::malloc(bytes == 0 ? 1 : bytes);
   if (memory == nullptr) throw std::bad_alloc();
+  held += counts ? 1 : 0;
   return memory;
+}
+
+void deallocate(void* memory) noexcept {
+  held -= counts && memory != nullptr ? 1 : 0;
+  std::free(memory);
 }
 
 // The nothrow forms, which std::stable_sort takes its scratch memory from.
@@ -41,8 +49,16 @@ FailingNew::~FailingNew() { countdown = {}; }
 bool FailingNew::reached() const { return countdown.reached; }
 std::uint64_t FailingNew::left() const { return countdown.reached ? 0 : countdown.left; }
 
-NoFailingNew::NoFailingNew() : left_(countdown.left) { countdown.left = 0; }
-NoFailingNew::~NoFailingNew() { countdown.left = left_; }
+std::int64_t held_allocations() { return held; }
+
+NoFailingNew::NoFailingNew() : left_(countdown.left), counted_(counts) {
+  countdown.left = 0;
+  counts = false;
+}
+NoFailingNew::~NoFailingNew() {
+  countdown.left = left_;
+  counts = counted_;
+}
 
 }  // namespace gmlake::testing
 
@@ -51,9 +67,9 @@ void* operator new(std::size_t bytes) { return allocate(bytes); }
 void* operator new[](std::size_t bytes) { return allocate(bytes); }
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return allocate_or_null(bytes); }
 void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept { return allocate_or_null(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
-void operator delete[](void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { deallocate(memory); }
+void operator delete[](void* memory) noexcept { deallocate(memory); }
+void operator delete(void* memory, std::size_t) noexcept { deallocate(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { deallocate(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { deallocate(memory); }
+void operator delete[](void* memory, const std::nothrow_t&) noexcept { deallocate(memory); }

@@ -18,6 +18,10 @@ class FailingNew {
   std::uint64_t left() const;  // allocations up to the one that fails, that one included; 0 once it has
 };
 
+// How many allocations this thread has made and not undone, those under NoFailingNew left out. What one thread makes
+// and another deletes spoils it.
+std::int64_t held_allocations();
+
 // While it lives, allocations of this thread neither fail nor count.
 class NoFailingNew {
  public:
@@ -28,6 +32,7 @@ class NoFailingNew {
 
  private:
   std::uint64_t left_;
+  bool counted_;
 };
 
 }  // namespace gmlake::testing
