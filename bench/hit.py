@@ -61,6 +61,9 @@ def main():
         add("instructions a recorded pair", f"{name}, 1,000 live", counted / PAIRS, RECORDED_BOUND)
         if 1_000_000 in by_live:
             add("growth to a million live", name, by_live[1_000_000] / by_live[1000], GROWTH_BOUND)
+    streams = 100 if options.smoke else 1000
+    counted, _ = instructions(options.bench, "measured_turns", "turns", "512", str(streams), str(PAIRS))
+    add("instructions a pair", f"512 B, {streams:,} streams in turn", counted / PAIRS, PAIR_BOUND)
     if not options.smoke:
         for trace in sorted((ROOT / "examples" / "traces").glob("*.pickle.gz")):
             counted, output = instructions(options.bench, "measured_events", "replay", str(trace))

@@ -4,6 +4,7 @@
 //
 //   hit_bench pairs BYTES LIVE COUNT     COUNT pairs of BYTES, among LIVE live blocks and about as many free runs
 //   hit_bench recorded BYTES LIVE COUNT  the same while a Recorder runs, whose own thread is not counted
+//   hit_bench turns BYTES STREAMS COUNT  pairs of BYTES, each on another of STREAMS streams
 //   hit_bench replay TRACE               all events; the second half is what is measured
 //   hit_bench --smoke                    a little of everything
 #include <algorithm>
@@ -80,6 +81,31 @@ void run_pairs(std::size_t bytes, std::uint64_t live, std::uint64_t count, bool 
   for (void* block : blocks) rig.allocator->deallocate(block);
 }
 
+void* stream_of(std::uint64_t number) { return reinterpret_cast<void*>(static_cast<std::uintptr_t>(number)); }
+
+__attribute__((noinline)) void measured_turns(Allocator& allocator, std::size_t bytes, std::uint64_t streams,
+                                              std::uint64_t count) {
+  std::uint64_t stream = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    stream = stream + 7 < streams ? stream + 7 : stream + 7 - streams;
+    allocator.deallocate(allocator.allocate(bytes, 0, stream_of(stream)), stream_of(stream));
+  }
+}
+
+void run_turns(std::size_t bytes, std::uint64_t streams, std::uint64_t count) {
+  Rig rig;
+  std::vector<void*> blocks(streams);  // all at a time, so that each stream has a run of its own
+  for (std::uint64_t i = 0; i < streams; ++i) blocks[i] = rig.allocator->allocate(bytes, 0, stream_of(i));
+  for (std::uint64_t i = 0; i < streams; ++i) rig.allocator->deallocate(blocks[i], stream_of(i));
+  const std::uint64_t calls = rig.record.counts().total();
+  const auto start = std::chrono::steady_clock::now();
+  measured_turns(*rig.allocator, bytes, streams, count);
+  const std::chrono::duration<double, std::nano> elapsed = std::chrono::steady_clock::now() - start;
+  if (rig.record.counts().total() != calls) fail("a hit made a driver call");
+  std::printf("pairs of %zu bytes on %llu streams in turn: %.1f ns a pair\n", bytes,
+              static_cast<unsigned long long>(streams), elapsed.count() / static_cast<double>(count));
+}
+
 struct Player {
   Allocator& allocator;
   const DeviceTrace& trace;
@@ -138,13 +164,18 @@ int main(int argc, char** argv) {
       run_pairs(bytes, 100, 1000, false);
       run_pairs(bytes, 100, 1000, true);
     }
+    run_turns(512, 100, 1000);
   } else if (arguments.size() == 4 && (arguments[0] == "pairs" || arguments[0] == "recorded")) {
     run_pairs(std::stoull(arguments[1]), std::stoull(arguments[2]), std::stoull(arguments[3]),
               arguments[0] == "recorded");
+  } else if (arguments.size() == 4 && arguments[0] == "turns" && std::stoull(arguments[2]) > 7) {
+    run_turns(std::stoull(arguments[1]), std::stoull(arguments[2]), std::stoull(arguments[3]));
   } else if (arguments.size() == 2 && arguments[0] == "replay") {
     run_replay(arguments[1]);
   } else {
-    std::fprintf(stderr, "usage: hit_bench pairs|recorded BYTES LIVE COUNT | replay TRACE | --smoke\n");
+    std::fprintf(
+        stderr,
+        "usage: hit_bench pairs|recorded BYTES LIVE COUNT | turns BYTES STREAMS COUNT | replay TRACE | --smoke\n");
     return 2;
   }
   return 0;
