@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "gmlake/history.hpp"
+#include "gmlake/mappings.hpp"
 #include "gmlake/oom.hpp"
 #include "gmlake/options.hpp"
 #include "gmlake/placement.hpp"
@@ -150,6 +151,10 @@ class Allocator {
   CallbackId add_release_callback(ReleaseCallback callback);
   CallbackId add_out_of_memory_observer(OutOfMemoryObserver observer);
   bool remove_callback(CallbackId id);
+
+  // Tells of every mapping that is made or about to go from now on, as mappings.hpp says, as long as this allocator is
+  // there. Throws std::bad_alloc with nothing changed. While the process exits, and in a forked child, none is added.
+  void add_mapping_observer(MappingObserver observer);
 
   // Gives cached memory back to the driver, the least that leaves each device with at most `keep_bytes` held, or all
   // that can go. PhyBlocks go whole, so less may be left by up to the smallest of them. Waits for the streams.

@@ -9,6 +9,7 @@
 #include "gmlake/allocator.hpp"
 #include "gmlake/bytes.hpp"
 #include "gmlake/history.hpp"
+#include "gmlake/mappings.hpp"
 #include "gmlake/oom.hpp"
 #include "gmlake/options.hpp"
 #include "gmlake/result.hpp"

@@ -43,6 +43,7 @@ struct Allocator::State final : public alloc::Room {
   driver::Driver* driver = nullptr;
   Options options;
   alloc::OomCallbacks callbacks;
+  alloc::MappingObservers mapping_observers;
   std::size_t history_events GMLAKE_GUARDED_BY(making) = 0;  // for devices that are yet to be used
   Mutex making;                                              // one thread makes a device's allocator
   std::vector<std::atomic<DeviceAllocator*>> devices;        // by number; null until first used
@@ -71,7 +72,8 @@ struct Allocator::State final : public alloc::Room {
     if (DeviceAllocator* made = slot.load(std::memory_order_acquire)) return made;
     const MutexLock lock(making);
     if (DeviceAllocator* made = slot.load(std::memory_order_relaxed)) return made;
-    Result<std::unique_ptr<DeviceAllocator>> fresh = DeviceAllocator::create(*driver, number, options, callbacks);
+    Result<std::unique_ptr<DeviceAllocator>> fresh =
+        DeviceAllocator::create(*driver, number, options, callbacks, mapping_observers);
     if (!fresh) return fresh.error();
     (*fresh)->keep_history(history_events);
     if (options.spill != SpillTo::nowhere) {
@@ -474,6 +476,10 @@ CallbackId Allocator::add_release_callback(ReleaseCallback callback) {
 CallbackId Allocator::add_out_of_memory_observer(OutOfMemoryObserver observer) {
   if (!state_->origin.intact()) return CallbackId::none;
   return state_->callbacks.add_observer(std::move(observer));
+}
+
+void Allocator::add_mapping_observer(MappingObserver observer) {
+  if (state_->origin.intact()) state_->mapping_observers.add(std::move(observer));
 }
 
 bool Allocator::remove_callback(CallbackId id) { return state_->origin.intact() && state_->callbacks.remove(id); }

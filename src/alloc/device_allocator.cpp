@@ -42,7 +42,8 @@ StreamHandle stream_handle(std::uint64_t bits) {
 }  // namespace
 
 Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver& driver, int device,
-                                                                 const Options& options, OomCallbacks& callbacks) {
+                                                                 const Options& options, OomCallbacks& callbacks,
+                                                                 const MappingObservers& observers) {
   const Result<driver::DeviceProperties> properties = driver.device_properties(device);
   if (!properties) return properties.error();
   if (!properties->vmm_supported) {
@@ -61,11 +62,12 @@ Result<std::unique_ptr<DeviceAllocator>> DeviceAllocator::create(driver::Driver&
   if (!granularity) return granularity.error();
   const auto shift = static_cast<std::uint32_t>(std::countr_zero(*granularity));
   return std::unique_ptr<DeviceAllocator>(
-      new DeviceAllocator(driver, memory, options, shift, properties->total_bytes, callbacks));
+      new DeviceAllocator(driver, memory, options, shift, properties->total_bytes, callbacks, observers));
 }
 
 DeviceAllocator::DeviceAllocator(driver::Driver& driver, const driver::MemoryProperties& memory, const Options& options,
-                                 std::uint32_t granule_shift, std::uint64_t total_bytes, OomCallbacks& callbacks)
+                                 std::uint32_t granule_shift, std::uint64_t total_bytes, OomCallbacks& callbacks,
+                                 const MappingObservers& observers)
     : meter_(driver),
       driver_(meter_),
       device_(memory.location.id),
@@ -77,7 +79,8 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, const driver::MemoryPro
       callbacks_(callbacks),
       fences_(driver_),
       phy_pool_(driver_, memory, granule_shift),
-      mappings_(driver_, phy_pool_, granule_shift, {memory.location.id}),
+      teller_(observers, memory.location.id),
+      mappings_(driver_, phy_pool_, granule_shift, {memory.location.id}, &teller_),
       planner_(phy_pool_, fences_),
       stitcher_(mappings_, phy_pool_, fences_),
       worker_([this] { return background_step(); },

@@ -19,6 +19,7 @@
 #include "alloc/background_policy.hpp"
 #include "alloc/background_worker.hpp"
 #include "alloc/history.hpp"
+#include "alloc/mapping_observers.hpp"
 #include "alloc/oom_callbacks.hpp"
 #include "alloc/private_pools.hpp"
 #include "alloc/usage.hpp"
@@ -49,7 +50,7 @@ class DeviceAllocator {
  public:
   // Asks the driver for the device's granularity and memory. Errors: invalid_device, not_supported, no_driver.
   static Result<std::unique_ptr<DeviceAllocator>> create(driver::Driver& driver, int device, const Options& options,
-                                                         OomCallbacks& callbacks);
+                                                         OomCallbacks& callbacks, const MappingObservers& observers);
   // Waits for nothing: what is live is unmapped with the rest. Destroy it when all work is done.
   ~DeviceAllocator();
   DeviceAllocator(const DeviceAllocator&) = delete;
@@ -65,6 +66,10 @@ class DeviceAllocator {
   bool may_hold(Address address) const {
     return address >= begin_.load(std::memory_order_relaxed) && address < end_.load(std::memory_order_relaxed);
   }
+
+  // The stream whose blocks lie in a segment, as its handle; 0 where the segment has no pool any more. Caller holds
+  // `grow`, which covers who owns a segment.
+  static std::uint64_t stream_of(const memory::VmmSegment& segment);
 
   // `bytes` > 0; rounded up to 512. Contents are unspecified. `report`, where given, receives that of a shortage.
   // Errors: device_lost, once any driver call has said so, with the step that did: from then on frees keep the books,
@@ -185,7 +190,8 @@ class DeviceAllocator {
   };
 
   DeviceAllocator(driver::Driver& driver, const driver::MemoryProperties& memory, const Options& options,
-                  std::uint32_t granule_shift, std::uint64_t total_bytes, OomCallbacks& callbacks);
+                  std::uint32_t granule_shift, std::uint64_t total_bytes, OomCallbacks& callbacks,
+                  const MappingObservers& observers);
 
   // A stream of this device, with pools to allocate from; and any stream, which may have none.
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
@@ -350,6 +356,7 @@ class DeviceAllocator {
 
   memory::Fences fences_;
   memory::PhyPool phy_pool_;
+  MappingTeller teller_;
   memory::MappingTable mappings_;
   stitch::Planner planner_ GMLAKE_GUARDED_BY(grow_);
   stitch::Stitcher stitcher_ GMLAKE_GUARDED_BY(grow_);

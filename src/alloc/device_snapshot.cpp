@@ -174,6 +174,11 @@ void DeviceAllocator::note_free(const Block& block) {
   history_.add(History::Action::free_completed, block.address, block.bytes, stream);
 }
 
+std::uint64_t DeviceAllocator::stream_of(const memory::VmmSegment& segment) {
+  const auto* pool = static_cast<const stitch::Pool*>(segment.owner);
+  return pool == nullptr ? 0 : static_cast<const StreamState*>(pool->owner)->stream.handle;
+}
+
 void DeviceAllocator::note_moves(const stitch::Plan& plan) {
   const auto note = [](History& history, History::Action action, const VmmSegment& segment, std::uint32_t slot,
                        std::uint32_t granules, std::uint64_t stream) {

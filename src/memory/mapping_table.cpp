@@ -84,7 +84,10 @@ Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyB
 }
 
 Status MappingTable::set_access(VmmSegment* segment, std::uint32_t slot, std::uint32_t granules) {
-  return driver_.set_access(segment->address_of(slot), std::uint64_t{granules} << granule_shift_, access_);
+  const std::uint64_t bytes = std::uint64_t{granules} << granule_shift_;
+  const Status granted = driver_.set_access(segment->address_of(slot), bytes, access_);
+  if (granted.ok() && watcher_ != nullptr) watcher_->mapped(*segment, slot, slot + granules);
+  return granted;
 }
 
 // Stale mappings too: they may be homes again with no driver call.
@@ -129,6 +132,7 @@ void MappingTable::forget(Mapping* mapping) {
 }
 
 Status MappingTable::unmap_slots(const VmmSegment& segment, std::uint32_t begin, std::uint32_t end) {
+  if (watcher_ != nullptr) watcher_->unmapping(segment, begin, end);
   return driver_.unmap(segment.address_of(begin), std::uint64_t{end - begin} << granule_shift_);
 }
 

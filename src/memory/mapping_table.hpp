@@ -18,6 +18,7 @@
 #include "base/slab.hpp"
 #include "driver/driver.hpp"
 #include "memory/fences.hpp"
+#include "memory/mapping_watcher.hpp"
 #include "memory/phy_block.hpp"
 #include "memory/phy_pool.hpp"
 
@@ -25,8 +26,10 @@ namespace gmlake::memory {
 
 class MappingTable {
  public:
-  MappingTable(driver::Driver& driver, PhyPool& pool, std::uint32_t granule_shift, std::vector<int> access)
-      : driver_(driver), pool_(pool), granule_shift_(granule_shift), access_(std::move(access)) {}
+  // `watcher`: who is told of mappings; null for nobody.
+  MappingTable(driver::Driver& driver, PhyPool& pool, std::uint32_t granule_shift, std::vector<int> access,
+               MappingWatcher* watcher = nullptr)
+      : driver_(driver), pool_(pool), granule_shift_(granule_shift), access_(std::move(access)), watcher_(watcher) {}
   MappingTable(const MappingTable&) = delete;
   MappingTable& operator=(const MappingTable&) = delete;
 
@@ -84,6 +87,7 @@ class MappingTable {
   PhyPool& pool_;
   const std::uint32_t granule_shift_;
   std::vector<int> access_;
+  MappingWatcher* const watcher_;
   std::vector<std::unique_ptr<VmmSegment>> segments_;
   std::vector<std::unique_ptr<VmmSegment>> lost_segments_;  // empty ones that the driver would not take back
   Slab<Mapping, 64> mappings_;
