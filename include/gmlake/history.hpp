@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 namespace gmlake {
@@ -25,6 +26,34 @@ struct HistoryEvent {
 
   friend bool operator==(const HistoryEvent&, const HistoryEvent&) = default;
 };
+
+// As files name it: PyTorch's name where it has one.
+constexpr std::string_view name_of(HistoryEvent::Action action) {
+  switch (action) {
+    case HistoryEvent::Action::alloc:
+      return "alloc";
+    case HistoryEvent::Action::free_requested:
+      return "free_requested";
+    case HistoryEvent::Action::free_completed:
+      return "free_completed";
+    case HistoryEvent::Action::record_stream:
+      return "record_stream";
+    case HistoryEvent::Action::segment_map:
+      return "segment_map";
+    case HistoryEvent::Action::segment_unmap:
+      return "segment_unmap";
+    case HistoryEvent::Action::trim:
+      return "trim";
+    case HistoryEvent::Action::oom:
+      return "oom";
+  }
+  return {};
+}
+
+// Whether PyTorch has such an event.
+constexpr bool known_to_torch(HistoryEvent::Action action) {
+  return action != HistoryEvent::Action::record_stream && action != HistoryEvent::Action::trim;
+}
 
 // Events in their order. Each has a number, counted from when the device was first used.
 struct HistoryPart {

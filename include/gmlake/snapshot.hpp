@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "gmlake/stats.hpp"
@@ -35,6 +36,38 @@ struct SegmentInfo {
   PoolId pool;                     // the private pool that it belongs to, if any
   std::vector<BlockInfo> blocks;   // by address, without gaps
 };
+
+// A stretch of a segment that has memory under it throughout: what PyTorch calls a segment.
+struct SegmentRun {
+  std::span<const BlockInfo> blocks;  // never empty
+  std::uint64_t bytes = 0;
+  std::uint64_t allocated_bytes = 0;  // live
+  std::uint64_t active_bytes = 0;     // and freed, but used by other streams still
+  std::uint64_t requested_bytes = 0;
+
+  std::uint64_t address() const { return blocks.front().address; }
+};
+
+// what(SegmentRun) for each stretch between holes, by address.
+template <class What>
+void for_each_run(const SegmentInfo& segment, What&& what) {
+  const std::span<const BlockInfo> all(segment.blocks);
+  SegmentRun run;
+  for (std::size_t begin = 0, i = 0; i <= all.size(); ++i) {
+    if (i == all.size() || all[i].state == BlockInfo::State::hole) {
+      run.blocks = all.subspan(begin, i - begin);
+      if (!run.blocks.empty()) what(run);
+      run = {};
+      begin = i + 1;
+      continue;
+    }
+    const bool live = all[i].state == BlockInfo::State::live;
+    run.bytes += all[i].bytes;
+    run.allocated_bytes += live ? all[i].bytes : 0;
+    run.active_bytes += live || all[i].state == BlockInfo::State::pending ? all[i].bytes : 0;
+    run.requested_bytes += live ? all[i].requested_bytes : 0;
+  }
+}
 
 struct DeviceSnapshot {
   int device = 0;

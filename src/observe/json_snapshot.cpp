@@ -84,28 +84,6 @@ std::string_view state_name(BlockInfo::State state) {
   return "claimed";
 }
 
-std::string_view action_name(HistoryEvent::Action action) {
-  switch (action) {
-    case HistoryEvent::Action::alloc:
-      return "alloc";
-    case HistoryEvent::Action::free_requested:
-      return "free_requested";
-    case HistoryEvent::Action::free_completed:
-      return "free_completed";
-    case HistoryEvent::Action::record_stream:
-      return "record_stream";
-    case HistoryEvent::Action::segment_map:
-      return "segment_map";
-    case HistoryEvent::Action::segment_unmap:
-      return "segment_unmap";
-    case HistoryEvent::Action::trim:
-      return "trim";
-    case HistoryEvent::Action::oom:
-      break;
-  }
-  return "oom";
-}
-
 void write_segment(Json& out, const SegmentInfo& segment) {
   out.line();
   out.open('{');
@@ -148,7 +126,7 @@ void write_phy_block(Json& out, const PhyBlockInfo& block) {
 void write_event(Json& out, const HistoryEvent& event) {
   out.line();
   out.open('{');
-  out.field("action", action_name(event.action));
+  out.field("action", name_of(event.action));
   out.field("address", event.address);
   out.field("bytes", event.bytes);
   out.field("stream", event.stream);

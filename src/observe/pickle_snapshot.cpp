@@ -101,24 +101,14 @@ std::string_view state_name(BlockInfo::State state) {
   return "inactive";
 }
 
-// The blocks from `begin` to `end`, which lie next to each other on memory throughout.
-void write_stretch(Pickler& out, int device, const SegmentInfo& segment, std::size_t begin, std::size_t end) {
-  std::uint64_t total = 0, allocated = 0, active = 0, requested = 0;
-  for (std::size_t i = begin; i < end; ++i) {
-    const BlockInfo& block = segment.blocks[i];
-    const bool live = block.state == BlockInfo::State::live;
-    total += block.bytes;
-    allocated += live ? block.bytes : 0;
-    active += live || block.state == BlockInfo::State::pending ? block.bytes : 0;
-    requested += live ? block.requested_bytes : 0;
-  }
+void write_run(Pickler& out, int device, const SegmentInfo& segment, const SegmentRun& run) {
   out.begin_dict();
   out.field("device", static_cast<std::uint64_t>(device));
-  out.field("address", segment.blocks[begin].address);
-  out.field("total_size", total);
-  out.field("allocated_size", allocated);
-  out.field("active_size", active);
-  out.field("requested_size", requested);
+  out.field("address", run.address());
+  out.field("total_size", run.bytes);
+  out.field("allocated_size", run.allocated_bytes);
+  out.field("active_size", run.active_bytes);
+  out.field("requested_size", run.requested_bytes);
   out.field("stream", segment.stream);
   out.field("segment_type", segment.small ? std::string_view("small") : std::string_view("large"));
   out.text("segment_pool_id");
@@ -128,8 +118,7 @@ void write_stretch(Pickler& out, int device, const SegmentInfo& segment, std::si
   out.no_frames();
   out.text("blocks");
   out.begin_list();
-  for (std::size_t i = begin; i < end; ++i) {
-    const BlockInfo& block = segment.blocks[i];
+  for (const BlockInfo& block : run.blocks) {
     out.begin_dict();
     out.field("address", block.address);
     out.field("size", block.bytes);
@@ -142,43 +131,10 @@ void write_stretch(Pickler& out, int device, const SegmentInfo& segment, std::si
   out.end_dict();
 }
 
-void write_segment(Pickler& out, int device, const SegmentInfo& segment) {
-  const auto hole = [&](std::size_t i) { return segment.blocks[i].state == BlockInfo::State::hole; };
-  for (std::size_t begin = 0; begin < segment.blocks.size();) {
-    std::size_t end = begin;
-    while (end < segment.blocks.size() && !hole(end)) ++end;
-    if (end > begin) write_stretch(out, device, segment, begin, end);
-    begin = end + 1;
-  }
-}
-
-// Empty for what PyTorch has no event for.
-std::string_view action_name(HistoryEvent::Action action) {
-  switch (action) {
-    case HistoryEvent::Action::alloc:
-      return "alloc";
-    case HistoryEvent::Action::free_requested:
-      return "free_requested";
-    case HistoryEvent::Action::free_completed:
-      return "free_completed";
-    case HistoryEvent::Action::segment_map:
-      return "segment_map";
-    case HistoryEvent::Action::segment_unmap:
-      return "segment_unmap";
-    case HistoryEvent::Action::oom:
-      return "oom";
-    case HistoryEvent::Action::record_stream:
-    case HistoryEvent::Action::trim:
-      break;
-  }
-  return {};
-}
-
 void write_event(Pickler& out, const HistoryEvent& event) {
-  const std::string_view action = action_name(event.action);
-  if (action.empty()) return;
+  if (!known_to_torch(event.action)) return;
   out.begin_dict();
-  out.field("action", action);
+  out.field("action", name_of(event.action));
   out.field(event.action == HistoryEvent::Action::oom ? "device_free" : "addr", event.address);
   out.field("size", event.bytes);
   out.field("stream", event.stream);
@@ -197,7 +153,9 @@ FileError write_pickle_snapshot(const Allocator& allocator, const std::string& p
   out.text("segments");
   out.begin_list();
   for (const DeviceSnapshot& device : snapshot.devices) {
-    for (const SegmentInfo& segment : device.segments) write_segment(out, device.device, segment);
+    for (const SegmentInfo& segment : device.segments) {
+      for_each_run(segment, [&](const SegmentRun& run) { write_run(out, device.device, segment, run); });
+    }
   }
   out.end_list();
   out.text("device_traces");

@@ -6,40 +6,29 @@
 namespace gmlake::torch_adapter {
 namespace {
 
-// PyTorch's segments have no holes: each run of blocks between two is one.
-void add_segments(std::vector<TorchSegment>& to, const DeviceSnapshot& device, const SegmentInfo& segment,
-                  const HistoryContexts& contexts) {
-  TorchSegment run;
-  const auto finish = [&] {
-    if (!run.blocks.empty()) to.push_back(std::move(run));
-    run = TorchSegment();
-  };
-  for (const BlockInfo& block : segment.blocks) {
-    if (block.state == BlockInfo::State::hole) {
-      finish();
-      continue;
-    }
-    if (run.blocks.empty()) {
-      run.device = static_cast<c10::DeviceIndex>(device.device);
-      run.address = block.address;
-      run.stream = reinterpret_cast<decltype(run.stream)>(segment.stream);
-      run.is_large = !segment.small;
-      run.is_expandable = true;
-      run.owner_private_pool_id = {segment.pool.first, segment.pool.second};
-    }
+TorchSegment torch_segment(const DeviceSnapshot& device, const SegmentInfo& segment, const SegmentRun& run,
+                           const HistoryContexts& contexts) {
+  TorchSegment made;
+  made.device = static_cast<c10::DeviceIndex>(device.device);
+  made.address = run.address();
+  made.total_size = run.bytes;
+  made.requested_size = run.requested_bytes;
+  made.allocated_size = run.allocated_bytes;
+  made.active_size = run.active_bytes;
+  made.stream = reinterpret_cast<decltype(made.stream)>(segment.stream);
+  made.is_large = !segment.small;
+  made.is_expandable = true;
+  made.owner_private_pool_id = {segment.pool.first, segment.pool.second};
+  for (const BlockInfo& block : run.blocks) {
     TorchBlock entry;
     entry.size = block.bytes;
     entry.requested_size = block.requested_bytes;
     entry.allocated = block.state == BlockInfo::State::live;
     entry.active = entry.allocated || block.state == BlockInfo::State::pending;
     if (entry.allocated) entry.context_when_allocated = contexts.context_of(reinterpret_cast<void*>(block.address));
-    run.total_size += entry.size;
-    run.requested_size += entry.requested_size;
-    if (entry.allocated) run.allocated_size += entry.size;
-    if (entry.active) run.active_size += entry.size;
-    run.blocks.push_back(std::move(entry));
+    made.blocks.push_back(std::move(entry));
   }
-  finish();
+  return made;
 }
 
 std::vector<HistoryEvent> history_of(const Lake& lake, int device) {
@@ -57,7 +46,11 @@ std::vector<HistoryEvent> history_of(const Lake& lake, int device) {
 TorchSnapshot TorchAllocator::take_snapshot(TorchSnapshot snapshot, c10::MempoolId_t pool, bool traces) {
   if (lake() == nullptr || pool != c10::MempoolId_t{0, 0}) return snapshot;
   for (const DeviceSnapshot& device : lake()->snapshot().devices) {
-    for (const SegmentInfo& segment : device.segments) add_segments(snapshot.segments, device, segment, contexts_);
+    for (const SegmentInfo& segment : device.segments) {
+      for_each_run(segment, [&](const SegmentRun& run) {
+        snapshot.segments.push_back(torch_segment(device, segment, run, contexts_));
+      });
+    }
     if (!traces || !contexts_.on()) continue;
     const auto index = static_cast<std::size_t>(device.device);
     if (snapshot.device_traces.size() <= index) snapshot.device_traces.resize(index + 1);
