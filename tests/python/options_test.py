@@ -46,3 +46,18 @@ def test_the_newer_name_of_pytorchs_variable_wins():
 def test_a_value_cannot_smuggle_in_another_setting():
     with pytest.raises(ValueError, match="','"):
         options.text({"limit": "1GiB,slack:0.5"}, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["TORCH_NCCL_USE_TENSOR_REGISTER_ALLOCATOR_HOOK", "NCCL_USE_TENSOR_REGISTER_ALLOCATOR_HOOK"]
+)
+def test_memory_that_moves_is_not_registered_for_good(name, capsys):
+    environment = {name: "1", "OTHER": "1"}
+    options.switch_registration_off(environment)
+    assert environment == {name: "0", "OTHER": "1"}
+    assert name in capsys.readouterr().err
+    for off in ({}, {name: "0"}, {name: ""}):
+        environment = dict(off)
+        options.switch_registration_off(environment)
+        assert environment == off
+    assert capsys.readouterr().err == ""

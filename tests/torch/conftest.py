@@ -1,6 +1,7 @@
 """PyTorch on gmlake on a GPU: python -m pytest tests/torch. One process, enabled before CUDA is used; what needs a process
 of its own starts one."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -27,7 +28,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def clean():
-    """Each test begins with an empty cache and ends with no memory that it took."""
+    """Each test begins with an empty cache and fresh peaks, which are then of one allocator alone unless it uses both."""
+    gc.collect()  # graphs of tests before
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -71,3 +71,40 @@ def test_a_pool_gets_what_gmlake_has_cached(limited):
         a = torch.full((1200 * MIB,), 3, dtype=torch.uint8, device="cuda")
     assert int(a[::4096].sum()) == 3 * len(a[::4096])
     assert torch.cuda.memory_stats()["num_ooms"] == ooms
+
+
+def test_what_a_pool_gave_back_is_there_again(limited):
+    pool = torch.cuda.MemPool()
+    with torch.cuda.use_mem_pool(pool):
+        a = torch.empty(1500 * MIB, dtype=torch.uint8, device="cuda")
+    del a, pool
+    torch.cuda.empty_cache()
+    torch.empty(1900 * MIB, dtype=torch.uint8, device="cuda").fill_(1)
+
+
+LIMIT = """
+import torch
+def take(mib):
+    return torch.empty(mib << 20, dtype=torch.uint8, device="cuda")
+def try_to_take(mib):
+    try:
+        block = take(mib)
+        print("granted")
+    except torch.OutOfMemoryError:
+        print("refused")
+pool = torch.cuda.MemPool()
+a = take(600)
+with torch.cuda.use_mem_pool(pool):
+    try_to_take(600)
+del a
+with torch.cuda.use_mem_pool(pool):
+    b = take(600)
+try_to_take(600)
+try_to_take(300)
+print(torch.cuda.memory_reserved() <= 1 << 30)
+"""
+
+
+def test_the_option_limit_holds_for_pools_and_the_rest_together(script):
+    ended = script(LIMIT, GMLAKE_CONF="limit:1GiB")
+    assert ended.stdout.split() == ["refused", "refused", "granted", "True"], ended.stderr

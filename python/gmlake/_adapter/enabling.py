@@ -40,6 +40,7 @@ def enable(*, strict: bool = False, **options: object) -> bool:
                 raise
             _warn(str(error))
             return False
+        _options.switch_registration_off()
         return True
 
 

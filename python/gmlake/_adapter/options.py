@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Mapping
+from typing import Mapping, MutableMapping
 
 
 class OptionError(ValueError):
@@ -80,6 +80,19 @@ def text(options: Mapping[str, object], environment: Mapping[str, str] = os.envi
             raise ValueError(f"gmlake: {key}={written!r}: a setting must not contain ',' or ':'")
         parts.append(f"{key}:{written}")
     return ",".join(parts)
+
+
+# Under either name, PyTorch would register every segment with NCCL for as long as the segment is there.
+_REGISTRATION = ("TORCH_NCCL_USE_TENSOR_REGISTER_ALLOCATOR_HOOK", "NCCL_USE_TENSOR_REGISTER_ALLOCATOR_HOOK")
+
+
+def switch_registration_off(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Memory that is stitched moves: what NCCL was told of it would be wrong then. PyTorch itself does the same to
+    expandable segments. It asks when the first process group is made; pools that are registered one by one stay so."""
+    for name in _REGISTRATION:
+        if environment.get(name, "").lower() in ("1", "y", "yes", "t", "true", "on"):
+            environment[name] = "0"
+            _tell(f"{name} is switched off: stitched memory moves, and so cannot be registered for good")
 
 
 _told: set[str] = set()

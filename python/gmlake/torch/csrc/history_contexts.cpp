@@ -31,25 +31,6 @@ std::optional<TorchEvent::Action> action_of(HistoryEvent::Action action) {
   }
 }
 
-const char* name_of(TorchEvent::Action action) {
-  switch (action) {
-    case TorchEvent::ALLOC:
-      return "alloc";
-    case TorchEvent::FREE_REQUESTED:
-      return "free_requested";
-    case TorchEvent::FREE_COMPLETED:
-      return "free_completed";
-    case TorchEvent::SEGMENT_MAP:
-      return "segment_map";
-    case TorchEvent::SEGMENT_UNMAP:
-      return "segment_unmap";
-    case TorchEvent::OOM:
-      return "oom";
-    default:
-      return "";
-  }
-}
-
 }  // namespace
 
 std::size_t HistoryContexts::configure(bool enabled, native::CreateContextFn recorder, std::size_t most,
@@ -119,7 +100,8 @@ TorchTrace HistoryContexts::trace(c10::DeviceIndex device, const std::vector<His
   TorchTrace trace;
   for (auto event = events.rbegin(); event != events.rend(); ++event) {
     const std::optional<TorchEvent::Action> action = action_of(event->action);
-    if (!action || std::find(skip_actions_.begin(), skip_actions_.end(), name_of(*action)) != skip_actions_.end()) {
+    if (!action ||
+        std::find(skip_actions_.begin(), skip_actions_.end(), name_of(event->action)) != skip_actions_.end()) {
       continue;
     }
     const Call* call = nullptr;
@@ -131,9 +113,9 @@ TorchTrace HistoryContexts::trace(c10::DeviceIndex device, const std::vector<His
         if (*action != TorchEvent::FREE_COMPLETED) known->second.pop_back();  // its request is yet to come
       }
     }
-    TorchEvent entry(
-        *action, device, event->address, event->bytes, reinterpret_cast<decltype(TorchEvent::stream_)>(event->stream),
-        {0, 0}, 0, call == nullptr ? nullptr : call->context, call == nullptr ? std::string() : call->compile_context);
+    TorchEvent entry =
+        torch_event(*action, device, event->address, event->bytes, event->stream,
+                    call == nullptr ? nullptr : call->context, call == nullptr ? std::string() : call->compile_context);
     entry.time_.t_ = static_cast<decltype(entry.time_.t_)>(event->time_us);
     trace.push_back(std::move(entry));
   }

@@ -63,21 +63,26 @@ void TorchAllocator::setMemoryFraction(double fraction, c10::DeviceIndex device)
   share_limit(device);
 }
 
-// One limit for both: each may hold what the other leaves of it. Done when native may have grown or is about to;
-// gmlake's growth in between is seen by native the next time.
+// One limit for both, the lower of the fraction and the option `limit`: each may hold what the other leaves of it. Done
+// when native may have grown or shrunk, and when it is about to grow; gmlake's growth in between is seen by native the
+// next time.
 void TorchAllocator::share_limit(c10::DeviceIndex device) {
   if (lake() == nullptr) return;
   const std::lock_guard lock(limits_);
   const auto index = static_cast<std::size_t>(device);
-  if (index >= fractions_.size() || fractions_[index] >= 1.0) {
-    if (index < fractions_.size()) (void)lake()->set_limit_fraction(1.0, device);
+  if (index >= fractions_.size()) return;
+  const double fraction = fractions_[index];
+  if (fraction >= 1.0 && limit_bytes_ == 0) {
+    (void)lake()->set_limit_fraction(1.0, device);
     return;
   }
   const auto total = static_cast<double>(memory_info(device).total);
+  const double limit = limit_bytes_ == 0 ? fraction : std::min(fraction, static_cast<double>(limit_bytes_) / total);
   const auto others = static_cast<double>(inner_.getDeviceStats(device).reserved_bytes[0].current);
   const auto own = static_cast<double>(lake()->stats(device).all.reserved_bytes.current);
-  (void)lake()->set_limit_fraction(std::max(0.0, fractions_[index] - others / total), device);
-  inner_.setMemoryFraction(std::max(0.0, fractions_[index] - own / total), device);
+  // Where native holds nothing, gmlake keeps to the option by itself, to the byte.
+  (void)lake()->set_limit_fraction(others == 0 ? fraction : std::max(0.0, limit - others / total), device);
+  inner_.setMemoryFraction(std::max(0.0, limit - own / total), device);
 }
 
 // The last rung before an error: PyTorch's callbacks, then what native has cached. True: try again.

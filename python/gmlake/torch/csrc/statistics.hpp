@@ -1,5 +1,6 @@
 // PyTorch's statistics of a device: gmlake's and those of PyTorch's own allocator, which keeps the pools of graphs,
-// together. A peak is the sum of the two peaks: exact as long as only one of the two has moved.
+// together. A peak is the sum of the two peaks: exact as long as only one of the two has moved, and never too low. More
+// would take gmlake's peaks to be reset at each change of native's, and gmlake goes by them to decide how much to hold.
 #pragma once
 
 #include <map>

@@ -80,12 +80,14 @@ void TorchAllocator::start(Options options) {
   inner_.attachOutOfMemoryObserver([](auto device, auto bytes, auto total, auto free) {
     refused_inside = {static_cast<std::int64_t>(device), bytes, total, free};
   });
+  lake->add_mapping_observer([this](const MappingChange& change) { trackers_.tell(change); });
   lake->add_release_callback([this](const OutOfMemoryReport& report) { return release_memory(report.device); });
   if (!options.record.empty()) {
     FileError error;
     recorder_ = Recorder::start(*lake, options.record, error);
     if (!error.ok()) TORCH_WARN("gmlake: record: ", error.message);
   }
+  limit_bytes_ = options.limit_bytes;
   fractions_.assign(static_cast<std::size_t>(std::max(lake->device_count(), 1)), options.limit_fraction);
   lake_.store(std::move(made).value().release(), std::memory_order_release);
 }
@@ -230,6 +232,12 @@ void TorchAllocator::emptyCache(c10::MempoolId_t pool) {
                 "gmlake: empty_cache: ", describe(trimmed.error()));
   }
   inner_.emptyCache(pool);
+  if (lake() == nullptr) return;
+  for (c10::DeviceIndex device = 0; device < lake()->device_count();
+       ++device) {  // what native let go of is gmlake's now
+    const Result<double> own = lake()->limit_fraction(device);
+    if (own && *own < getMemoryFraction(device)) share_limit(device);
+  }
 }
 
 TorchStats TorchAllocator::getDeviceStats(c10::DeviceIndex device) {
@@ -273,6 +281,7 @@ void* TorchAllocator::getBaseAllocation(void* pointer, std::size_t* bytes) {
 }
 
 void TorchAllocator::attachAllocatorTraceTracker(native::AllocatorTraceTracker tracker) {
+  trackers_.attach(tracker);
   inner_.attachAllocatorTraceTracker(std::move(tracker));
 }
 

@@ -18,6 +18,7 @@
 #include "pool_filters.hpp"
 #include "sharing.hpp"
 #include "statistics.hpp"
+#include "trace_trackers.hpp"
 #include "versions.hpp"
 
 namespace gmlake::torch_adapter {
@@ -180,9 +181,11 @@ class TorchAllocator final : public native::CUDAAllocator {
   std::unique_ptr<Recorder> recorder_;
   std::mutex limits_;
   std::vector<double> fractions_;  // under limits_; by device, 1 where none was set
+  std::uint64_t limit_bytes_ = 0;  // the option, of each device; set before lake_
   std::mutex observers_;
   std::vector<native::OutOfMemoryObserver> oom_observers_;  // under observers_
   PoolFilters filters_;
+  TraceTrackers trackers_;
   Statistics statistics_;
   HistoryContexts contexts_;
   Sharing sharing_;

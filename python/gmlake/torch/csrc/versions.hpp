@@ -9,7 +9,10 @@
 #include <torch/headeronly/version.h>
 #endif
 
-#include <type_traits>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
 
 #if !defined(TORCH_VERSION_MAJOR) || !defined(TORCH_VERSION_MINOR)
 #error "gmlake: PyTorch's headers do not say which version they are"
@@ -31,6 +34,13 @@ using TorchTrace = decltype(TorchSnapshot::device_traces)::value_type;
 using TorchEvent = TorchTrace::value_type;
 using TorchStats = native::DeviceStats;
 using Context = std::shared_ptr<c10::GatheredContext>;
+
+inline TorchEvent torch_event(TorchEvent::Action action, c10::DeviceIndex device, std::uint64_t address,
+                              std::uint64_t bytes, std::uint64_t stream, Context context = nullptr,
+                              std::string compile_context = {}) {
+  return TorchEvent(action, device, address, bytes, reinterpret_cast<decltype(TorchEvent::stream_)>(stream), {0, 0}, 0,
+                    std::move(context), std::move(compile_context));
+}
 
 #if GMLAKE_TORCH_AT_LEAST(11)
 using PoolAllocator = std::shared_ptr<native::CUDAAllocator>;
