@@ -27,6 +27,12 @@ def spread(runs, field):
     return max(values) / min(values) - 1 if values else 0.0
 
 
+def steady_seconds(runs):
+    """The steps from the third on, each at its median over the repetitions: steps of one number do the same work."""
+    steps = [r["step_seconds"] for r in runs if not failed(r) and r.get("step_seconds")]
+    return sum(statistics.median(same) for same in list(zip(*steps))[2:])
+
+
 def loss_away(runs, native):
     """(how far the losses of `runs` lie outside the range of native's, how wide that range is); None: nothing to compare."""
     known = [r["loss"] for r in native if not failed(r) and r.get("loss") is not None]
@@ -52,6 +58,9 @@ def figures(runs):
         if step and median(native, "median_step"):
             over = step / median(native, "median_step")
             yield "median step / native's", job, over, STEP_BOUND, over <= STEP_BOUND
+        if steady_seconds(own) and steady_seconds(native):
+            over = steady_seconds(own) / steady_seconds(native)
+            yield "steady steps / native's", job, over, STEP_BOUND, over <= STEP_BOUND
         if step and median(expandable, "median_step"):
             over = step / median(expandable, "median_step")
             bound = 1 + spread(native, "median_step")

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 
 BAD_FORK = 75
 HERE = pathlib.Path(__file__).resolve().parent
@@ -111,6 +112,8 @@ class Warm:
 
 def serve(jobs):
     jobs.import_libraries()
+    # Threads of libraries that only sleep: none holds a lock that a child needs.
+    warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
