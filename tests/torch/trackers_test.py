@@ -1,13 +1,10 @@
 """What those are told who follow segments through PyTorch's allocator trace: a tracker in C++, as NCCL's registration is."""
 
-import ctypes
 import subprocess
 
 import pytest
 import torch
 from gmlake._adapter import build
-
-MIB = 1 << 20
 
 TRACKER = """
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -15,8 +12,8 @@ TRACKER = """
 #include <mutex>
 using namespace c10::cuda::CUDACachingAllocator;
 namespace {
-std::mutex mutex;
-std::map<std::uint64_t, std::uint64_t> mapped;  // address to its end
+std::mutex& mutex = *new std::mutex;  // never destroyed: mappings change up to the end of the process
+auto& mapped = *new std::map<std::uint64_t, std::uint64_t>;  // address to its end
 long long counts[4];  // mapped, unmapped, segments allocated, of another device
 std::uint64_t last_stream;
 void follow(const TraceEntry& entry) {
@@ -66,7 +63,7 @@ __attribute__((visibility("default"))) int covers(std::uint64_t begin, std::uint
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory):
+def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracker")
     source, library = folder / "tracker.cpp", folder / "tracker.so"
     source.write_text(TRACKER)
@@ -93,52 +90,73 @@ def tracker(tmp_path_factory):
         ],
         check=True,
     )
-    loaded = ctypes.CDLL(str(library))
-    loaded.count.restype = ctypes.c_longlong
-    loaded.stream.restype = ctypes.c_uint64
-    loaded.covers.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
-    torch.cuda.init()
-    loaded.attach()
-    return loaded
+    return library
 
 
+# In a process of its own: what was mapped before the tracker came, it was not told of.
+PROLOGUE = """
+import ctypes, sys, torch
+MIB = 1 << 20
+MAPPED, UNMAPPED, SEGMENTS, OF_OTHER_DEVICES = range(4)
+tracker = ctypes.CDLL(LIBRARY)
+tracker.count.restype = ctypes.c_longlong
+tracker.stream.restype = ctypes.c_uint64
+tracker.covers.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
+torch.cuda.init()
+tracker.attach()
 def take(mib):
     return torch.empty(mib * MIB, dtype=torch.uint8, device="cuda")
+def covered(tensor):
+    return bool(tracker.covers(tensor.data_ptr(), tensor.numel()))
+"""
 
 
-def test_a_tracker_knows_where_memory_is_mapped(tracker):
-    pieces = [take(20) for _ in range(10)]
-    del pieces[::2]
-    whole = take(100)  # stitched of what lies free in between
-    for tensor in [*pieces, whole]:
-        assert tracker.covers(tensor.data_ptr(), tensor.numel())
-    assert tracker.count(0) > 0 and tracker.count(3) == 0
-    address = whole.data_ptr()
-    del whole, pieces
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    assert tracker.count(1) > 0
-    assert not tracker.covers(address, 100 * MIB)
+@pytest.fixture
+def tracked(script, library):
+    def run(text):
+        ended = script(PROLOGUE.replace("LIBRARY", repr(str(library))) + text + '\nprint("done")\n')
+        assert ended.returncode == 0 and ended.stdout == "done\n", ended.stderr
+
+    return run
 
 
-def test_it_is_told_the_stream(tracker):
-    torch.cuda.empty_cache()
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        block = take(64)
-    assert tracker.covers(block.data_ptr(), block.numel())
-    assert tracker.stream() == side.cuda_stream
+def test_a_tracker_knows_where_memory_is_mapped(tracked):
+    tracked("""
+pieces = [take(20) for _ in range(10)]
+del pieces[::2]
+whole = take(100)  # stitched of what lies free in between
+assert all(map(covered, [*pieces, whole]))
+assert tracker.count(MAPPED) > 0 and tracker.count(OF_OTHER_DEVICES) == 0
+address = whole.data_ptr()
+del whole, pieces
+torch.cuda.synchronize()
+torch.cuda.empty_cache()
+assert tracker.count(UNMAPPED) > 0
+assert not tracker.covers(address, 100 * MIB)
+""")
 
 
-def test_gmlakes_memory_is_no_segment_to_register_for_good(tracker):
-    before = tracker.count(2)
-    block = take(256)
-    assert tracker.count(2) == before
-    pool = torch.cuda.MemPool()
-    with torch.cuda.use_mem_pool(pool):
-        pooled = take(32)
-    assert tracker.count(2) > before  # PyTorch's own, which stays where it is
-    del block, pooled
+def test_it_is_told_the_stream(tracked):
+    tracked("""
+first = take(64)
+assert covered(first) and tracker.stream() == 0
+side = torch.cuda.Stream()
+with torch.cuda.stream(side):
+    second = take(64)
+assert covered(second) and tracker.stream() == side.cuda_stream
+""")
+
+
+def test_gmlakes_memory_is_no_segment_to_register_for_good(tracked):
+    tracked("""
+block = take(256)
+assert tracker.count(SEGMENTS) == 0
+pool = torch.cuda.MemPool()
+with torch.cuda.use_mem_pool(pool):
+    pooled = take(32)
+assert tracker.count(SEGMENTS) > 0  # PyTorch's own, which stays where it is
+del block, pooled
+""")
 
 
 def test_registration_of_everything_is_switched_off(script):
