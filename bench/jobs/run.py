@@ -141,7 +141,7 @@ class Machine:
         begin = time.monotonic()
         if job not in DISTRIBUTED:
             self.start(allocator)
-        timeout -= time.monotonic() - begin
+        timeout = max(1.0, timeout - (time.monotonic() - begin))
         begin = time.monotonic()
         status, out, err = self.process(allocator, arguments, timeout)
         if status is None:
