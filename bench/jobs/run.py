@@ -159,8 +159,8 @@ class Machine:
     def process(self, allocator, arguments, timeout):
         command = [sys.executable, str(HERE / "jobs.py"), *arguments]
         if arguments[0] in DISTRIBUTED:
-            torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
-            command = [sys.executable, *torchrun, str(HERE / "distributed.py"), *arguments]
+            torchrun = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node".split()
+            command = [sys.executable, *torchrun, str(self.ranks), str(HERE / "distributed.py"), *arguments]
         elif not self.cold:
             try:
                 return self.warm[allocator].run(arguments, timeout)

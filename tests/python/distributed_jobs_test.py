@@ -23,7 +23,7 @@ def ranks_of(*command: str):
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_two_processes_train_one_model(name):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
     ranks = ranks_of(*torchrun, str(JOB), name, "--cpu", "--steps", "3")
     assert [rank["rank"] for rank in ranks] == [0, 1]
     assert all(rank["job"] == name and rank["steps"] == 3 and rank["err"] is None for rank in ranks)
