@@ -67,29 +67,8 @@ def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracker")
     source, library = folder / "tracker.cpp", folder / "tracker.so"
     source.write_text(TRACKER)
-    root = build.Path(torch.__file__).resolve().parent
-    subprocess.run(
-        [
-            *build._compiler(),
-            "-std=c++20",
-            "-O1",
-            "-fPIC",
-            "-shared",
-            "-w",
-            f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-            f"-isystem{root / 'include'}",
-            f"-isystem{root / 'include' / 'torch' / 'csrc' / 'api' / 'include'}",
-            f"-isystem{build._cuda_headers(torch)}",
-            str(source),
-            f"-L{root / 'lib'}",
-            f"-Wl,-rpath,{root / 'lib'}",
-            "-lc10",
-            "-lc10_cuda",
-            "-o",
-            str(library),
-        ],
-        check=True,
-    )
+    flags = [*build.compile_flags(torch), "-shared", str(source), *build.link_flags(torch), "-o", str(library)]
+    subprocess.run([*build.compiler(), *flags], check=True)
     return library
 
 

@@ -31,7 +31,7 @@ from .errors import UnavailableError
 OLDEST, NEWEST = (2, 9), (2, 12)  # the minor versions that the adapter is written for
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_SOURCES = _PACKAGE / "torch" / "csrc"
+SOURCES = _PACKAGE / "torch" / "csrc"
 _NATIVE = _PACKAGE / "_native"
 _NAME = "gmlake_torch.so"
 
@@ -72,14 +72,14 @@ def adapter(torch: ModuleType) -> Path:
 def _key(torch: ModuleType) -> str:
     """Names all that the library depends on: torch's build, our sources, and the library that is linked in."""
     digest = hashlib.sha256()
-    for path in [*sorted(_SOURCES.glob("*")), _archive()]:
+    for path in [*sorted(SOURCES.glob("*")), archive()]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     version = re.sub(r"[^A-Za-z0-9.+]", "_", torch.__version__)
     git = str(getattr(torch.version, "git_version", None) or "")[:8]
     return f"torch-{version}-{git}-{digest.hexdigest()[:16]}"
 
 
-def _archive() -> Path:
+def archive() -> Path:
     path = _NATIVE / "lib" / "libgmlake.a"
     if not path.is_file():
         raise UnavailableError(f"{path} is missing: this gmlake was not installed as a package (pip install .)")
@@ -130,7 +130,7 @@ def _cuda_headers(torch: ModuleType) -> Path:
     )
 
 
-def _compiler() -> list[str]:
+def compiler() -> list[str]:
     for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
         if name and shutil.which(shlex.split(name)[0]):
             return shlex.split(name)
@@ -140,10 +140,11 @@ def _compiler() -> list[str]:
     )
 
 
-def _compile(torch: ModuleType, target: Path) -> None:
+def compile_flags(torch: ModuleType) -> list[str]:
+    """For a source that includes this torch's headers and gmlake's."""
     root = Path(torch.__file__).resolve().parent
     system = [root / "include", root / "include" / "torch" / "csrc" / "api" / "include", _cuda_headers(torch)]
-    flags = [
+    return [
         "-std=c++20",
         "-O2",
         "-fPIC",
@@ -153,8 +154,18 @@ def _compile(torch: ModuleType, target: Path) -> None:
         f"-I{_NATIVE / 'include'}",
         *(f"-isystem{folder}" for folder in system),
     ]
-    compiler = _compiler()
-    sources = sorted(_SOURCES.glob("*.cpp"))
+
+
+def link_flags(torch: ModuleType) -> list[str]:
+    """For what calls this torch's allocator."""
+    folder = Path(torch.__file__).resolve().parent / "lib"
+    return [f"-L{folder}", f"-Wl,-rpath,{folder}", "-lc10", "-lc10_cuda", "-lpthread", "-ldl"]
+
+
+def _compile(torch: ModuleType, target: Path) -> None:
+    flags = compile_flags(torch)
+    command = compiler()
+    sources = sorted(SOURCES.glob("*.cpp"))
     begin = time.monotonic()
     say = sys.stderr.write
     say(f"gmlake: compiling the adapter for torch {torch.__version__}, once; {len(sources)} files\n")
@@ -163,7 +174,7 @@ def _compile(torch: ModuleType, target: Path) -> None:
         objects = [folder / f"{source.stem}.o" for source in sources]
         with ThreadPoolExecutor(max_workers=min(len(sources), os.cpu_count() or 1)) as pool:
             jobs = [
-                pool.submit(_run, [*compiler, *flags, "-c", str(source), "-o", str(made)])
+                pool.submit(_run, [*command, *flags, "-c", str(source), "-o", str(made)])
                 for source, made in zip(sources, objects)
             ]
             for done, job in enumerate(jobs, 1):
@@ -172,16 +183,11 @@ def _compile(torch: ModuleType, target: Path) -> None:
         library = folder / _NAME
         _run(
             [
-                *compiler,
+                *command,
                 "-shared",
                 *map(str, objects),
-                str(_archive()),
-                f"-L{root / 'lib'}",
-                f"-Wl,-rpath,{root / 'lib'}",
-                "-lc10",
-                "-lc10_cuda",
-                "-lpthread",
-                "-ldl",
+                str(archive()),
+                *link_flags(torch),
                 "-Wl,-z,nodelete",
                 "-Wl,--exclude-libs,ALL",
                 "-o",
