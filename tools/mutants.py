@@ -5,10 +5,13 @@ In a copy of the tree (build-mutants/), which is built once without any mutant; 
 test program is built, and it has to fail: by a failed expectation, a failed check, a crash, or by not ending. The named
 tests first pass without the mutant. A mutant that survives is a hole in the tests: write the test.
 Prints a table, and writes bench/results/reliability/mutants.json: {"what", "command", "commit", "machine", "counts",
-"found", "passed", "seconds", "mutants"}, where `found` is how many were noticed.
+"found", "passed", "seconds", "mutants"}, where `found` is how many were noticed. Each mutant has the commit that it was
+tried at: a run of some replaces their rows, and leaves those of the others, whose files and tests must not have changed
+since. The commit of the record is that of its last run.
 
   tools/mutants.py            all of them: tens of minutes
-  tools/mutants.py NAME...    those whose names contain one of the words
+  tools/mutants.py NAME...    those whose names or files contain one of the words
+  tools/mutants.py --since COMMIT    those whose files changed after it, and those that were never tried
   tools/mutants.py --check    only whether every edit still finds its text
 """
 import argparse
@@ -103,21 +106,52 @@ class Copy:
         return failed[0] if failed else f"ends with {ended.returncode}"
 
 
+def keep(options, rows, begin):
+    """Writes the record: these rows, and of the last record those of mutants that were not tried now."""
+    last = json.loads(options.out.read_text()) if options.out.is_file() else {"mutants": [], "seconds": 0}
+    by_name = {row["name"]: {"commit": last.get("commit"), **row} for row in last["mutants"]}
+    by_name.update({row["name"]: row for row in rows})
+    kept = [by_name[mutant.name] for mutant in MUTANTS if mutant.name in by_name]
+    found = sum(was_noticed(row) for row in kept)
+    every = len(rows) == len(kept)
+    record = {"what": "mutants", "command": "tools/mutants.py", "commit": rows[0]["commit"], "machine": machine(),
+              "counts": {"mutants": len(kept)}, "found": found, "complete": len(kept) == len(MUTANTS),
+              "passed": found == len(MUTANTS),
+              "seconds": round(time.monotonic() - begin + (0 if every else last["seconds"]), 1), "mutants": kept}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def was_noticed(row):
+    return bool(row["noticed"]) and row["noticed"] != "does not compile"
+
+
+def choose(options):
+    """The mutants that the options name."""
+    if options.since:
+        changed = run("git", "-C", ROOT, "diff", "--name-only", options.since).stdout.split("\n")
+        tried = {row["name"] for row in json.loads(options.out.read_text())["mutants"]} if options.out.is_file() else {}
+        return [mutant for mutant in MUTANTS if mutant.file in changed or mutant.name not in tried]
+    return [mutant for mutant in MUTANTS
+            if not options.names or any(name in mutant.name or name in mutant.file for name in options.names)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--since", metavar="COMMIT")
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build-mutants")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench" / "results" / "reliability" / "mutants.json")
     options = parser.parse_args()
     if options.check:
         return check()
-    chosen = [mutant for mutant in MUTANTS
-              if not options.names or any(name in mutant.name for name in options.names)]
+    chosen = choose(options)
     if check() != 0 or not chosen:
         return 1
     begin = time.monotonic()
+    tried_at = commit()
     copy = Copy(options)
     built = copy.build(*sorted({mutant.program for mutant in chosen}))
     if built.returncode != 0:
@@ -137,16 +171,11 @@ def main():
         noticed = "does not compile" if built.returncode != 0 else copy.test(mutant)
         copy.put(mutant.file, original.encode())
         rows.append({"name": mutant.name, "file": mutant.file, "program": mutant.program, "tests": mutant.filter,
-                     "noticed": noticed})
+                     "noticed": noticed, "commit": tried_at})
         print(f"{'SURVIVES' if not noticed else 'noticed':8}  {mutant.file}: {mutant.name}: {noticed}", flush=True)
-    found = sum(bool(row["noticed"]) and row["noticed"] != "does not compile" for row in rows)
+    found = sum(map(was_noticed, rows))
     print(f"{found} of {len(rows)} mutants noticed")
-    if not options.names:
-        record = {"what": "mutants", "command": "tools/mutants.py", "commit": commit(), "machine": machine(),
-                  "counts": {"mutants": len(rows)}, "found": found, "passed": found == len(rows),
-                  "seconds": round(time.monotonic() - begin, 1), "mutants": rows}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    keep(options, rows, begin)
     return 0 if found == len(rows) else 1
 
 
