@@ -95,6 +95,21 @@ TEST(Placement, GivesCachedMemoryBackBeforeItSpills) {
   machine.deallocate(pointer);
 }
 
+// Of two streams' cached memory, that of the one whose work is complete: the other's is neither unmapped nor counted on.
+TEST(Placement, GivesCachedMemoryBackThatNoStreamStillUses) {
+  Machine machine(three_devices(), at_most(20));
+  machine.streams().hold({0, 1});
+  void* in_use = machine.allocate(10 * kGranule, 1);
+  void* passed = machine.allocate(10 * kGranule, 2);
+  ASSERT_TRUE(machine.device().launch({0, 1}, {{address_of(in_use), 10 * kGranule, true}}).ok());
+  machine.deallocate(in_use, 1);
+  machine.deallocate(passed, 2);
+  void* pointer = place(machine, 8, Placement::spill({1}));
+  EXPECT_THAT(granules_by_place(machine.allocator(), pointer), testing::ElementsAre(8, 0, 0, 0));
+  EXPECT_EQ(machine.allocate(10 * kGranule, 1), in_use);
+  EXPECT_EQ(machine.streams().synchronizations(), 0u);
+}
+
 TEST(Placement, ShowsTheSameBytesEverywhere) {
   Machine machine(three_devices_on_host(), at_most(10));
   const std::unique_ptr<VirBlock> striped =

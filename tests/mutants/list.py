@@ -119,8 +119,8 @@ MUTANTS = [
     mutant("a free at once overlooks the stream that it was freed on", HOT,
            "  if (stream && own.stream.handle != *stream) return false;\n", "", INTERLEAVINGS,
            "*Model*FreedOnOtherStreams"),
-    mutant("cached memory is released before its fence", TRIM, "    if (passed) found.push_back(", "    found.push_back(",
-           INTERLEAVINGS, "*Model*WithoutStreamWaits"),
+    mutant("cached memory is counted on to be released before its fence", TRIM, "    if (passed) found.push_back(",
+           "    found.push_back(", "alloc_test", "Placement*"),
 
     mutant("a forgotten stream's memory goes on before its work is complete", OF_STREAMS,
            "  if (!fences_.passed({gone.index, UINT64_MAX})) return false;\n", "", RANDOM, "*ManyStreams"),
