@@ -95,7 +95,8 @@ TEST(Placement, GivesCachedMemoryBackBeforeItSpills) {
   machine.deallocate(pointer);
 }
 
-// Of two streams' cached memory, that of the one whose work is complete: the other's is neither unmapped nor counted on.
+// Of two streams' cached memory, that of the one whose work is complete: the other's is neither unmapped nor counted
+// on.
 TEST(Placement, GivesCachedMemoryBackThatNoStreamStillUses) {
   Machine machine(three_devices(), at_most(20));
   machine.streams().hold({0, 1});
