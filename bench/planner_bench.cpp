@@ -78,7 +78,8 @@ class Machine {
     (void)pool.take(stitcher_.publish(*plan, ++tick_, true), request.bytes, request.bytes);
   }
 
-  Mutex state;
+  Mutex mutex;
+  ShardedMutex state{mutex};
   Pool::BlockSlab blocks;
   Pool pool{0, SizeClass::large, blocks};
 

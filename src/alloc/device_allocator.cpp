@@ -7,6 +7,7 @@
 
 #include "alloc/hot_path.hpp"
 #include "base/check.hpp"
+#include "base/room.hpp"
 #include "gmlake/bytes.hpp"
 
 namespace gmlake::alloc {
@@ -33,6 +34,12 @@ void check_pool_stats(const PoolStats& stats, const PoolStats& recounted) {
     GMLAKE_CHECK_EQ(stat.current, stat.allocated - stat.freed);
     GMLAKE_CHECK(stat.peak >= stat.current);
   }
+}
+
+std::vector<std::unique_ptr<Shard>> first_shard() {
+  std::vector<std::unique_ptr<Shard>> shards;
+  shards.push_back(std::make_unique<Shard>(0));
+  return shards;
 }
 
 StreamHandle stream_handle(std::uint64_t bits) {
@@ -77,6 +84,8 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, const driver::MemoryPro
       own_limit_bytes_(options.limit_bytes),
       limit_fraction_(options.limit_fraction),
       callbacks_(callbacks),
+      shards_(first_shard()),
+      state_(shards_.front()->mutex),
       fences_(driver_),
       phy_pool_(driver_, memory, granule_shift),
       teller_(observers, memory.location.id),
@@ -84,7 +93,9 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, const driver::MemoryPro
       planner_(phy_pool_, fences_),
       stitcher_(mappings_, phy_pool_, fences_),
       worker_([this] { return background_step(); },
-              options.background_worker ? BackgroundWorker::Mode::thread : BackgroundWorker::Mode::by_hand) {}
+              options.background_worker ? BackgroundWorker::Mode::thread : BackgroundWorker::Mode::by_hand) {
+  usage_.attach(shards_.front()->usage);
+}
 
 DeviceAllocator::~DeviceAllocator() {
   worker_.stop();
@@ -104,9 +115,56 @@ std::uint64_t DeviceAllocator::limit_bytes() const {
   return own == 0 ? share : std::min(share, own);
 }
 
-void DeviceAllocator::reserve_records() {
-  live_.reserve_one();
-  blocks_.reserve(1);
+Address DeviceAllocator::hand_out_slowly(Pool& pool, Block* run, std::uint64_t bytes, std::uint64_t requested,
+                                         std::size_t runs_before) {
+  Shard& shard = shard_of(pool);
+  shard.assert_held();
+  shard.live.reserve(1);
+  shard.blocks.reserve(1);
+  const Address address = hand_out(shard, pool, run, bytes, requested, runs_before);
+  if (shard.usage.is_short()) usage_.settle();
+  return address;
+}
+
+// The analysis does not know that one shard is all of them where no other is in use, nor that nobody changes which are
+// while one of them is held. Another's lock is tried, not waited for: its holder may want this one's, or be
+// interrupted.
+GMLAKE_NO_THREAD_SAFETY_ANALYSIS void DeviceAllocator::find_room(Shard& shard) noexcept {
+  const std::size_t count = shards_.size();
+  if (count == 1) return usage_.settle();
+  for (std::size_t i = 1; i < count; ++i) {
+    Shard& other = *shards_[(shard.number + i) % count];
+    if (!other.mutex.try_lock()) continue;
+    const bool found = shard.usage.borrow(other.usage);
+    other.mutex.unlock();
+    if (found) return;
+  }
+  shard.mutex.unlock();
+  {
+    const MutexLock lock(state_);
+    usage_.settle();
+  }
+  shard.mutex.lock();
+}
+
+Shard& DeviceAllocator::shard_for(memory::StreamIndex stream) {
+  const std::size_t number = stream % ShardedMutex::kMost;
+  make_room(shards_, number + 1);
+  while (shards_.size() <= number) {
+    shards_.push_back(std::make_unique<Shard>(shards_.size()));
+    Shard& shard = *shards_.back();
+    state_.add(shard.mutex);
+    shard.assert_held();
+    usage_.attach(shard.usage);
+  }
+  return *shards_[number];
+}
+
+Block* DeviceAllocator::find_live(Address address) const {
+  const Shard* shard = address_hints_.find(address);
+  if (shard == nullptr) return nullptr;
+  shard->assert_held();
+  return shard->live.find(address);
 }
 
 Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t stream,
@@ -125,10 +183,7 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
       StreamState& state = stream_state(stream);
       Pool& pool = rounded <= kSmallLimit ? *state.small : *state.large;
       const std::size_t runs_before = pool.settled_runs();
-      if (Block* run = pool.find(rounded)) {
-        reserve_records();
-        return hand_out(pool, run, rounded, bytes, runs_before);
-      }
+      if (Block* run = pool.find(rounded)) return hand_out_slowly(pool, run, rounded, bytes, runs_before);
     }
     return allocate_slowly(std::nullopt, stream, rounded, bytes, report);
   } catch (const std::bad_alloc&) {  // of the host, for the books
@@ -141,13 +196,15 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
   bool many_deferred = false;
   {
     const MutexLock lock(state_);
-    Block* block = live_.find(address);  // before the stream: one of another device must not get books here
+    Block* block = find_live(address);  // before the stream: one of another device must not get books here
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
     StreamState& freed_on = stream ? named_stream({device_, *stream}) : *streams_[block->pool->stream()];
     const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;
     if (!at_once) fences = defer(block, freed_on.index);
-    live_.take(address);
     Pool& pool = *block->pool;
+    Shard& shard = shard_of(pool);
+    shard.assert_held();
+    shard.live.take(address);
     const std::uint64_t bytes = block->bytes;
     const std::uint64_t requested = block->tick_or_requested;
     if (history_.on()) [[unlikely]] {
@@ -157,7 +214,8 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     if (at_once) {
       const std::size_t runs_before = pool.settled_runs();
       pool.give_back(block, ++freed_on.tick);
-      usage_.free(pool.size_class(), bytes, requested, runs_before, pool.settled_runs());
+      shard.usage.free(pool.size_class(), bytes, requested, runs_before, pool.settled_runs());
+      if (shard.usage.is_short()) usage_.settle();
       return {};
     }
     usage_.defer(pool.size_class(), bytes, requested);
@@ -178,7 +236,7 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
 
 Status DeviceAllocator::record_stream(Address address, driver::Stream stream) {
   const MutexLock lock(state_);
-  Block* block = live_.find(address);
+  Block* block = find_live(address);
   if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::record_stream, address};
   StreamState& used_on = named_stream(stream);
   if (block->pool->stream() == used_on.index) return {};
@@ -194,7 +252,7 @@ Status DeviceAllocator::record_stream(Address address, driver::Stream stream) {
 
 std::uint64_t DeviceAllocator::block_bytes(Address address) const {
   const MutexLock lock(state_);
-  const Block* block = live_.find(address);
+  const Block* block = find_live(address);
   return block == nullptr ? 0 : block->bytes;
 }
 
@@ -309,7 +367,7 @@ void DeviceAllocator::check_locked() const {
   stats.all.reserved_bytes = stats.small_pool.reserved_bytes;  // its own is PhyPool's
   stats.all.reserved_bytes.add(stats.large_pool.reserved_bytes.current);
   check_pool_stats(stats.all, both);
-  GMLAKE_CHECK_EQ(both.allocation.current, live_.size());
+  check_shards(both.allocation.current);
   GMLAKE_CHECK_EQ(segments, mappings_.segments().size());
   std::uint64_t uses = 0;
   for (const auto& stream : streams_) uses += stream->uses;
@@ -317,6 +375,43 @@ void DeviceAllocator::check_locked() const {
   GMLAKE_CHECK_EQ(uses, 0u);
   check_deferred(pending_blocks);
   GMLAKE_CHECK_EQ(used_elsewhere, uses_.size());
+}
+
+void DeviceAllocator::check_shards(std::uint64_t live_blocks) const {
+  usage_.check();
+  std::size_t live = 0;
+  for (const auto& shard : shards_) {
+    shard->assert_held();
+    live += shard->live.size();
+  }
+  GMLAKE_CHECK_EQ(live, live_blocks);
+  std::size_t blocks = 0;
+  for_each_pool([&](const Pool& pool) {
+    const Shard& shard = shard_of(pool);
+    for (std::size_t i = 0; i < pool.segment_count(); ++i) {
+      for (const Address at : {pool.segment(i)->base, pool.segment(i)->end() - 1}) {
+        GMLAKE_CHECK(address_hints_.find(at) == &shard);
+      }
+    }
+    pool.for_each_block([&](const Block& block) {
+      shard.assert_held();
+      ++blocks;
+      if (block.state == State::live) GMLAKE_CHECK(shard.live.find(block.address) == &block);
+    });
+  });
+  for (const auto& shard : shards_) {
+    shard->assert_held();
+    blocks -= shard->blocks.live_count();
+  }
+  GMLAKE_CHECK_EQ(blocks, 0u);
+  GMLAKE_CHECK_EQ(address_hints_.size(), mappings_.segments().size());
+  std::size_t named = 0;
+  for (const StreamState* stream : allocating_) {
+    if (stream->stream.handle == kForgotten) continue;
+    ++named;
+    GMLAKE_CHECK(stream_hints_.find(stream->stream.handle) == stream);
+  }
+  GMLAKE_CHECK_EQ(stream_hints_.size(), named);
 }
 
 }  // namespace gmlake::alloc

@@ -1,6 +1,7 @@
 // The allocator of one device: size classes, streams, the ladder that a request climbs, and the books of it all.
 //
-// Two locks. `state` covers the books of VirBlocks; the hot path takes it alone, and no driver call is made under it.
+// Two locks. `state` covers the books of VirBlocks, and no driver call is made under it. It is in parts, one for each
+// shard of the books (alloc/shard.hpp): the hot path takes the part of its stream's shard alone, all else takes all.
 // `grow` covers mappings and physical memory; whoever changes these holds it across driver calls and takes it first.
 // A request that no cached run fits goes the slow way: claim under both, call the driver under `grow` alone, publish
 // under both. Any thread may call anything here.
@@ -22,8 +23,11 @@
 #include "alloc/mapping_observers.hpp"
 #include "alloc/oom_callbacks.hpp"
 #include "alloc/private_pools.hpp"
+#include "alloc/shard.hpp"
 #include "alloc/usage.hpp"
+#include "base/hints.hpp"
 #include "base/mutex.hpp"
+#include "base/sharded_mutex.hpp"
 #include "base/slab.hpp"
 #include "driver/driver.hpp"
 #include "driver/gate.hpp"
@@ -37,7 +41,6 @@
 #include "memory/fences.hpp"
 #include "memory/mapping_table.hpp"
 #include "memory/phy_pool.hpp"
-#include "stitch/address_map.hpp"
 #include "stitch/plan.hpp"
 #include "stitch/pool.hpp"
 #include "stitch/stitcher.hpp"
@@ -144,6 +147,8 @@ class DeviceAllocator {
   void check() const;
 
  private:
+  static constexpr std::uint64_t kForgotten = UINT64_MAX;  // no stream's handle, but of one that is forgotten
+
   // A block that was freed while other streams were using it. It waits for one fence of each, in their StreamStates.
   struct Deferred {
     stitch::Block* block = nullptr;
@@ -155,8 +160,10 @@ class DeviceAllocator {
     std::uint64_t tick = 0;
     Deferred* deferred = nullptr;
   };
-  struct StreamState {
+  // Lives as long as the allocator, on lines of its own: hits on different streams change different ones at a time.
+  struct alignas(kCacheLine) StreamState {
     memory::StreamIndex index = 0;
+    Shard* shard = nullptr;  // by its number; set with its first pools, and never changed
     driver::Stream stream;
     std::uint64_t tick = 0;  // advances at every free on it; begins past what its clock has passed
     std::unique_ptr<stitch::Pool> small;
@@ -259,11 +266,21 @@ class DeviceAllocator {
   std::uint64_t address_budget() const;
   Status reserve_segment(const Request& request) GMLAKE_REQUIRES(grow_);
 
-  // Touches no heap: room in live_ and blocks_ has been seen to. `runs_before`: the pool's, before it searched.
-  Address hand_out(stitch::Pool& pool, stitch::Block* run, std::uint64_t bytes, std::uint64_t requested,
-                   std::size_t runs_before) GMLAKE_REQUIRES(state_);
+  // Touches no heap: the shard has room for the block. `runs_before`: the pool's, before it searched. The shard may be
+  // short of room for its usage then: find_room(), or Usage::settle().
+  Address hand_out(Shard& shard, stitch::Pool& pool, stitch::Block* run, std::uint64_t bytes, std::uint64_t requested,
+                   std::size_t runs_before) GMLAKE_REQUIRES(shard.mutex);
+  // The same for whoever holds all of `state`, all that it takes included. Throws std::bad_alloc with nothing changed.
+  Address hand_out_slowly(stitch::Pool& pool, stitch::Block* run, std::uint64_t bytes, std::uint64_t requested,
+                          std::size_t runs_before) GMLAKE_REQUIRES(state_);
+  // The last thing in a hit that has made its shard short of room for its usage. Lets go of the lock meanwhile where
+  // none can be borrowed.
+  [[gnu::cold]] void find_room(Shard& shard) noexcept GMLAKE_REQUIRES(shard.mutex);
+  stitch::Block* find_live(Address address) const GMLAKE_REQUIRES(state_);
+  Shard& shard_for(memory::StreamIndex stream) GMLAKE_REQUIRES(state_);  // throws std::bad_alloc with nothing lost
+  static Shard& shard_of(const stitch::Pool& pool) { return *static_cast<StreamState*>(pool.owner)->shard; }
+  void inherit(stitch::Pool& heir, stitch::Pool& estate) GMLAKE_REQUIRES(grow_, state_);
   void settle_pools() const GMLAKE_REQUIRES(state_);  // before cached runs are counted for a reader
-  void reserve_records() GMLAKE_REQUIRES(state_);     // for one hand_out(); throws std::bad_alloc
   // Calls visit(const stitch::Pool&) for every pool of the device.
   template <class Visit>
   void for_each_pool(Visit&& visit) const GMLAKE_REQUIRES(state_) {
@@ -276,8 +293,8 @@ class DeviceAllocator {
   Usage::Totals cached_totals() const GMLAKE_REQUIRES(state_);
   DeviceStats stats_locked() const GMLAKE_REQUIRES(state_);
   // For the history: a block that is handed out, one that is freed at once, and what a plan changed.
-  [[gnu::cold]] void note_alloc(const stitch::Block& block) GMLAKE_REQUIRES(state_);
-  [[gnu::cold]] void note_free(const stitch::Block& block) GMLAKE_REQUIRES(state_);
+  [[gnu::cold]] void note_alloc(const stitch::Block& block);
+  [[gnu::cold]] void note_free(const stitch::Block& block);
   void note_moves(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_, state_);
   void count(std::uint64_t DeviceStats::*counter) GMLAKE_EXCLUDES(state_);
   // A block that is freed while other streams are using it: device_deferred.cpp. The fences that it waits for are to be
@@ -333,6 +350,7 @@ class DeviceAllocator {
   PhyBlockInfo describe(const memory::PhyBlock& block) const GMLAKE_REQUIRES(grow_);
   void check_locked() const GMLAKE_REQUIRES(grow_, state_);
   void check_deferred(std::uint64_t pending_blocks) const GMLAKE_REQUIRES(state_);
+  void check_shards(std::uint64_t live_blocks) const GMLAKE_REQUIRES(state_);
 
   driver::RecordDriver meter_;  // counts and times the calls that the gate lets through: slow paths alone make any
   driver::Gate driver_;
@@ -352,7 +370,8 @@ class DeviceAllocator {
   Overflow overflow_;
 
   mutable Mutex grow_ GMLAKE_ACQUIRED_BEFORE(state_);
-  mutable Mutex state_;
+  std::vector<std::unique_ptr<Shard>> shards_ GMLAKE_GUARDED_BY(state_);  // those in use, by number; at least one
+  mutable ShardedMutex state_;
 
   memory::Fences fences_;
   memory::PhyPool phy_pool_;
@@ -385,7 +404,9 @@ class DeviceAllocator {
   std::atomic<std::uint64_t> background_retired_{0};  // written under grow_
   std::atomic<std::uint32_t> slow_requests_{0};       // on the slow path, or waiting for it
 
-  stitch::Pool::BlockSlab blocks_ GMLAKE_GUARDED_BY(state_);
+  // Where the hot path looks for its shard without a lock. Changed with all of `state` held.
+  HintMap<StreamState> stream_hints_;  // those that have pools, by handle
+  HintRanges<Shard> address_hints_;    // of whose blocks each segment is, by where it begins
   std::vector<std::unique_ptr<StreamState>> streams_ GMLAKE_GUARDED_BY(state_);  // by StreamIndex
   std::unordered_map<driver::Stream, StreamState*, StreamHash> stream_by_handle_ GMLAKE_GUARDED_BY(state_);
   std::vector<StreamState*> allocating_ GMLAKE_GUARDED_BY(state_);  // those that have pools
@@ -393,12 +414,11 @@ class DeviceAllocator {
   StreamState* last_stream_ GMLAKE_GUARDED_BY(state_) = nullptr;  // one that has pools
   PoolRoutes routes_;
   PrivatePools private_pools_ GMLAKE_GUARDED_BY(state_);
-  stitch::AddressMap live_ GMLAKE_GUARDED_BY(state_);
   std::unordered_map<const stitch::Block*, std::vector<memory::StreamIndex>> uses_ GMLAKE_GUARDED_BY(state_);
   Slab<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
   std::vector<StreamState*> awaited_ GMLAKE_GUARDED_BY(state_);  // those that something waits for
   mutable Usage usage_ GMLAKE_GUARDED_BY(state_);                // a reader settles pools first: settle_pools()
-  History history_ GMLAKE_GUARDED_BY(state_);
+  History history_;
   DeviceStats counts_ GMLAKE_GUARDED_BY(state_);  // what no other class counts; the rest of it stays zero
 
   mutable Mutex last_oom_mutex_;  // its own, so that reading never waits for a request that waits

@@ -144,8 +144,7 @@ DeviceAllocator::Found DeviceAllocator::fit(const Request& request) {
   const std::size_t runs_before = request.pool.settled_runs();
   Block* run = request.pool.find(request.bytes);
   if (run == nullptr) return std::nullopt;
-  reserve_records();
-  return hand_out(request.pool, run, request.bytes, request.requested, runs_before);
+  return hand_out_slowly(request.pool, run, request.bytes, request.requested, runs_before);
 }
 
 void DeviceAllocator::mark_all_streams() {

@@ -67,7 +67,7 @@ std::vector<PhyBlockInfo> DeviceAllocator::phy_blocks(Address address) const {
   const MutexLock grow(grow_);
   const MutexLock lock(state_);
   std::vector<PhyBlockInfo> blocks;
-  const Block* block = live_.find(address);
+  const Block* block = find_live(address);
   if (block == nullptr) return blocks;
   const VmmSegment* segment = block->segment;
   for (std::uint32_t slot = segment->slot_of(block->address); segment->address_of(slot) < block->end();) {
@@ -85,7 +85,7 @@ Result<SharedLayout> DeviceAllocator::share(Address address, std::vector<int>& f
   std::vector<driver::Handle> handles;
   {
     const MutexLock lock(state_);
-    const Block* block = live_.find(address);
+    const Block* block = find_live(address);
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::share, address};
     const VmmSegment* segment = block->segment;
     layout.bytes = block->bytes;
@@ -143,9 +143,14 @@ Overhead DeviceAllocator::overhead() const {
   const MutexLock lock(state_);
   settle_pools();
   Overhead overhead{.pinned_bytes = 0,
-                    .block_metadata_bytes = blocks_.bytes() + live_.metadata_bytes(),
-                    .block_records = blocks_.live_count(),
+                    .block_metadata_bytes = 0,
+                    .block_records = 0,
                     .phy_metadata_bytes = phy_pool_.metadata_bytes() + mappings_.metadata_bytes()};
+  for (const auto& shard : shards_) {
+    shard->assert_held();
+    overhead.block_metadata_bytes += shard->blocks.bytes() + shard->live.metadata_bytes();
+    overhead.block_records += shard->blocks.live_count();
+  }
   for_each_pool([&overhead](stitch::Pool& pool) { overhead.pinned_bytes += pool.pinned_bytes(); });
   return overhead;
 }

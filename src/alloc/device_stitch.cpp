@@ -215,8 +215,8 @@ DeviceAllocator::Found DeviceAllocator::publish(const Request& request, const Pl
   counts_.revived_bytes += plan.revived_granules << granule_shift_;
   counts_.grown_bytes += plan.created_granules << granule_shift_;
   try {
-    reserve_records();
-    const Address address = hand_out(request.pool, run, request.bytes, request.requested, request.pool.settled_runs());
+    const Address address =
+        hand_out_slowly(request.pool, run, request.bytes, request.requested, request.pool.settled_runs());
     usage_.recount_homes(cached_totals());  // now, not before: nobody could see the window as a cached run
     return address;
   } catch (const std::bad_alloc&) {
@@ -285,7 +285,9 @@ Status DeviceAllocator::reserve_segment(const Request& request) {
   end_.store(std::max(end_.load(std::memory_order_relaxed), (*segment)->end()), std::memory_order_relaxed);
   try {
     const MutexLock lock(state_);
+    address_hints_.reserve_one();
     request.pool.adopt(*segment);
+    address_hints_.insert((*segment)->base, &shard_of(request.pool));
     usage_.add_segment(request.pool.size_class());
   } catch (const std::bad_alloc&) {
     (void)mappings_.address_free(*segment).ok();

@@ -11,12 +11,6 @@ namespace gmlake::alloc {
 using stitch::Pool;
 using stitch::SizeClass;
 
-namespace {
-
-constexpr std::uint64_t kForgotten = UINT64_MAX;  // no stream's handle
-
-}  // namespace
-
 DeviceAllocator::StreamState& DeviceAllocator::named_stream(driver::Stream stream) {
   if (last_stream_ != nullptr && last_stream_->stream == stream) return *last_stream_;
   const auto found = stream_by_handle_.find(stream);
@@ -28,11 +22,17 @@ DeviceAllocator::StreamState& DeviceAllocator::stream_state(std::uint64_t handle
   StreamState& state = named_stream({device_, handle});
   if (state.large == nullptr) {
     make_room(allocating_, allocating_.size() + 1);
-    auto small = std::make_unique<Pool>(state.index, SizeClass::small, blocks_);
-    state.large = std::make_unique<Pool>(state.index, SizeClass::large, blocks_);
+    stream_hints_.reserve_one();
+    Shard& shard = shard_for(state.index);
+    shard.assert_held();
+    auto small = std::make_unique<Pool>(state.index, SizeClass::small, shard.blocks);
+    state.large = std::make_unique<Pool>(state.index, SizeClass::large, shard.blocks);
     state.small = std::move(small);
     state.small->owner = state.large->owner = &state;
+    // Once: who was told of a former stream of this number may be reading it.
+    if (state.shard == nullptr) state.shard = &shard;
     allocating_.push_back(&state);
+    stream_hints_.insert(handle, &state);
   }
   return *(last_stream_ = &state);
 }
@@ -72,6 +72,7 @@ Status DeviceAllocator::forget_stream(driver::Stream stream) {
     const MutexLock lock(state_);
     stream_by_handle_.erase(stream);
     if (last_stream_ == state) last_stream_ = nullptr;
+    if (state->large != nullptr) stream_hints_.erase(stream.handle);
     state->stream.handle = kForgotten;  // the handle is another stream's from now on
     forgotten_.push_back(state);
   }
@@ -133,10 +134,7 @@ Result<Address> DeviceAllocator::allocate_privately(PoolId id, std::uint64_t str
       if (const auto pair = owner->by_stream.find(state.index); pair != owner->by_stream.end()) {
         Pool& pool = pair->second.of(bytes);
         const std::size_t runs_before = pool.settled_runs();
-        if (stitch::Block* run = pool.find(bytes)) {
-          reserve_records();
-          return hand_out(pool, run, bytes, requested, runs_before);
-        }
+        if (stitch::Block* run = pool.find(bytes)) return hand_out_slowly(pool, run, bytes, requested, runs_before);
       }
     }
   }
@@ -153,7 +151,8 @@ DeviceAllocator::Request DeviceAllocator::make_request(std::optional<PoolId> id,
   }
   auto pair = owner->by_stream.find(state.index);
   if (pair == owner->by_stream.end()) {
-    pair = owner->by_stream.emplace(state.index, PoolPair(state.index, blocks_, true)).first;
+    state.shard->assert_held();
+    pair = owner->by_stream.emplace(state.index, PoolPair(state.index, state.shard->blocks, true)).first;
     pair->second.small->owner = pair->second.large->owner = &state;
   }
   return {state, pair->second.of(bytes), bytes, requested};
@@ -163,8 +162,8 @@ void DeviceAllocator::settle_estates(StreamState* heir) {
   if (forgotten_.empty() && !private_pools_.any_retired()) return;
   while (PrivatePools::PrivatePool* released = private_pools_.first_passed(fences_)) {
     for (auto& [stream, pair] : released->by_stream) {
-      streams_[stream]->small->inherit(*pair.small);
-      streams_[stream]->large->inherit(*pair.large);
+      inherit(*streams_[stream]->small, *pair.small);
+      inherit(*streams_[stream]->large, *pair.large);
     }
     private_pools_.drop(released);
   }
@@ -179,13 +178,37 @@ void DeviceAllocator::settle_estates(StreamState* heir) {
   settle_pools();  // what was freed last in a pool that is inherited is joined with its neighbours
 }
 
+// What is live in a pool is in its shard's books, and goes into the heir's with it.
+void DeviceAllocator::inherit(Pool& heir, Pool& estate) {
+  Shard& from = shard_of(estate);
+  Shard& to = shard_of(heir);
+  if (&from == &to) return heir.inherit(estate);
+  from.assert_held();
+  to.assert_held();
+  std::vector<const memory::VmmSegment*> segments;
+  std::vector<stitch::Block*> live;
+  for (std::size_t i = 0; i < estate.segment_count(); ++i) {
+    segments.push_back(estate.segment(i));
+    for (stitch::Block* block = estate.first_block(estate.segment(i)); block != nullptr; block = block->next) {
+      if (block->state == stitch::State::live) live.push_back(block);
+    }
+  }
+  to.live.reserve(live.size());
+  heir.inherit(estate);  // the last thing that can throw
+  for (stitch::Block* block : live) {
+    (void)from.live.take(block->address);
+    to.live.insert_reserved(block);
+  }
+  for (const memory::VmmSegment* segment : segments) address_hints_.change(segment->base, &to);
+}
+
 // True once a forgotten stream has nothing left, and its number is free for another.
 bool DeviceAllocator::settle_stream(StreamState& gone, StreamState* heir) {
   if (!fences_.passed({gone.index, UINT64_MAX})) return false;
   if (gone.large != nullptr) {
     if (heir != nullptr) {
-      heir->small->inherit(*gone.small);
-      heir->large->inherit(*gone.large);
+      inherit(*heir->small, *gone.small);
+      inherit(*heir->large, *gone.large);
     }
     if (gone.small->segment_count() + gone.large->segment_count() != 0) return false;
     if (private_pools_.has_pools_of(gone.index)) return false;

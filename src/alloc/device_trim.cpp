@@ -116,6 +116,7 @@ void DeviceAllocator::release_vacant_segments() {
     for (memory::VmmSegment* segment : vacant) {
       usage_.remove_segment(static_cast<Pool*>(segment->owner)->size_class());
       static_cast<Pool*>(segment->owner)->abandon(segment);
+      address_hints_.erase(segment->base);
     }
   }
   for (memory::VmmSegment* segment : vacant) (void)mappings_.address_free(segment).ok();  // a refusal is counted there

@@ -1,43 +1,29 @@
 // What callers hold of one device, and what is cached: counts and bytes of each size class, with their peaks.
 //
-// The hot path keeps as little as exact peaks allow: 3 quantities of what is live and 2 of what is cached, for the
-// class and for both together. The rest follows: sums over time from what was freed, and what is active from what is
-// live and what waits for other streams. Waiting begins and ends on slow paths alone, so the peak of that sum is taken
-// down there, and when somebody reads.
+// Peaks are exact, and yet a hit touches what belongs to one shard of the books alone (alloc/shard.hpp). For that every
+// quantity has a ceiling, the number up to which no peak has to be written down, and what is left below it is dealt out
+// to the shards as room. A hit takes from the room of its shard, or adds to it. As long as no room is negative the sum
+// over all shards is below the ceiling, whatever the others do. A shard that is short borrows from another, and where
+// none has any, settle() raises the ceiling, and with it the peak, to what the sum is then. Whoever makes a shard short
+// sees to that before it returns: until then its change may count as not made yet, so that no peak is missed by it.
 //
-// Not thread-safe: the device's `state` lock covers it.
+// A hit changes 3 quantities of what is live and 2 of what is cached, for the class and for both together. The rest
+// follows: sums over time from what was freed, and what is active from what is live and what waits for other streams.
+// The ceiling of what is live is the lower one of two, since what is active has a peak of its own.
+//
+// Not thread-safe: a shard's lock covers its Share, and all of the device's `state` the rest.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
+#include "base/sharded_mutex.hpp"
 #include "gmlake/stats.hpp"
 #include "stitch/pool.hpp"
 
 namespace gmlake::alloc {
-
-// A number with its peak, kept as the peak and the distance to it: a change is one addition, and a branch if upward.
-class Peaked {
- public:
-  std::uint64_t now() const { return peak_ - static_cast<std::uint64_t>(room_); }
-  std::uint64_t peak() const { return peak_; }
-  void raise(std::uint64_t amount) {
-    room_ -= static_cast<std::int64_t>(amount);
-    if (room_ < 0) [[unlikely]] {
-      reset_peak();
-    }
-  }
-  void lower(std::uint64_t amount) { room_ += static_cast<std::int64_t>(amount); }
-  void set(std::uint64_t value) { raise(value - now()); }
-  void reset_peak() {
-    peak_ = now();
-    room_ = 0;
-  }
-
- private:
-  std::uint64_t peak_ = 0;
-  std::int64_t room_ = 0;
-};
 
 // The cached runs of all pools of one size class.
 struct CachedTotals {
@@ -50,24 +36,91 @@ class Usage {
   using SizeClass = stitch::SizeClass;
   using Totals = std::array<CachedTotals, 2>;  // by size class
 
-  // The hot path. A block is taken out of the cached runs, or goes back to them at once; `runs_before` and `runs_now`
-  // count the cached runs of its pool.
-  void allocate(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested, std::uint64_t runs_before,
-                std::uint64_t runs_now) {
-    Class& own = of(size_class);
-    for (Side* side : {static_cast<Side*>(&own), &all_}) {
-      side->live_blocks.raise(1);
-      side->live_bytes.raise(bytes);
-      side->requested_bytes.raise(requested);
-      side->cached_bytes.lower(bytes);
+ private:
+  enum Quantity : std::uint8_t { kLiveBlocks, kLiveBytes, kRequestedBytes, kCachedBytes, kCachedRuns };
+  static constexpr std::size_t kQuantities = 5;
+  // The size classes by their numbers, and both together.
+  static constexpr std::size_t kBoth = 2;
+  static constexpr std::size_t kSides = 3;
+
+ public:
+  // What one shard has of it all.
+  class Share {
+   public:
+    // The hot path. A block is taken out of the cached runs, or goes back to them at once; `runs_before` and `runs_now`
+    // count the cached runs of its pool.
+    [[gnu::always_inline]] void allocate(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested,
+                                         std::uint64_t runs_before, std::uint64_t runs_now) {
+      const auto number = static_cast<std::size_t>(size_class);
+      for (Rooms* rooms : {&rooms_[number], &rooms_[kBoth]}) {
+        raise((*rooms)[kLiveBlocks], 1);
+        raise((*rooms)[kLiveBytes], bytes);
+        raise((*rooms)[kRequestedBytes], requested);
+        lower((*rooms)[kCachedBytes], bytes);
+      }
+      if (runs_now != runs_before) change_runs(number, runs_before, runs_now);
     }
-    if (runs_now != runs_before) change_runs(own, runs_before, runs_now);
-  }
-  void free(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested, std::uint64_t runs_before,
-            std::uint64_t runs_now) {
-    end_life(size_class, bytes, requested);
-    cache(size_class, bytes, runs_before, runs_now);
-  }
+    [[gnu::always_inline]] void free(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested,
+                                     std::uint64_t runs_before, std::uint64_t runs_now) {
+      end_life(size_class, bytes, requested);
+      cache(size_class, bytes, runs_before, runs_now);
+    }
+
+    // Some room is negative.
+    bool is_short() const { return short_; }
+    // Takes of the other's room what it lacks, and half of what that leaves. True: it is short of nothing any more.
+    bool borrow(Share& other);
+
+   private:
+    friend class Usage;
+    using Rooms = std::array<std::int64_t, kQuantities>;
+    struct Freed {
+      std::uint64_t blocks = 0;
+      std::uint64_t bytes = 0;
+      std::uint64_t requested = 0;
+      std::uint64_t runs_out = 0;  // of cached runs
+    };
+
+    void raise(std::int64_t& room, std::uint64_t amount) {
+      room -= static_cast<std::int64_t>(amount);
+      if (room < 0) [[unlikely]] {
+        short_ = true;
+      }
+    }
+    static void lower(std::int64_t& room, std::uint64_t amount) { room += static_cast<std::int64_t>(amount); }
+    void end_life(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested) {
+      const auto number = static_cast<std::size_t>(size_class);
+      for (Rooms* rooms : {&rooms_[number], &rooms_[kBoth]}) {
+        lower((*rooms)[kLiveBlocks], 1);
+        lower((*rooms)[kLiveBytes], bytes);
+        lower((*rooms)[kRequestedBytes], requested);
+      }
+      freed_[number].blocks += 1;
+      freed_[number].bytes += bytes;
+      freed_[number].requested += requested;
+    }
+    void cache(SizeClass size_class, std::uint64_t bytes, std::uint64_t runs_before, std::uint64_t runs_now) {
+      const auto number = static_cast<std::size_t>(size_class);
+      for (Rooms* rooms : {&rooms_[number], &rooms_[kBoth]}) raise((*rooms)[kCachedBytes], bytes);
+      if (runs_now != runs_before) change_runs(number, runs_before, runs_now);
+    }
+    // Most blocks are cut off a run and join one again, which leaves the number of runs as it was.
+    void change_runs(std::size_t number, std::uint64_t before, std::uint64_t now) {
+      raise(rooms_[number][kCachedRuns], now - before);  // one less in some cases: wraps, as it should
+      raise(rooms_[kBoth][kCachedRuns], now - before);
+      if (now < before) freed_[number].runs_out += before - now;
+    }
+
+    std::array<Rooms, kSides> rooms_{};
+    std::array<Freed, 2> freed_;
+    bool short_ = false;
+  };
+
+  // One more share, which lives as long as this. There is one before anything else is done.
+  void attach(Share& share) { shares_[count_++] = &share; }
+
+  // Raises the ceilings that the shares together have passed, and deals out anew what some share is short of.
+  void settle();
 
   // A live block is freed, and waits for other streams; and then goes back to the cached runs.
   void defer(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested);
@@ -78,72 +131,40 @@ class Usage {
   void add_segment(SizeClass size_class);
   void remove_segment(SizeClass size_class);
 
-  std::uint64_t live_bytes() const { return all_.live_bytes.now(); }
-  std::uint64_t active_bytes() const { return all_.live_bytes.now() + pending_bytes(); }
-  std::uint64_t peak_active_bytes() const;
-  std::uint64_t freed_bytes() const { return classes_[0].freed_bytes + classes_[1].freed_bytes; }
+  std::uint64_t live_bytes() const { return now(kBoth, kLiveBytes); }
+  std::uint64_t active_bytes() const { return live_bytes() + pending_[kBoth][1]; }
+  std::uint64_t peak_active_bytes() const { return std::max(peak_active_[kBoth][1], active_bytes()); }
+  std::uint64_t freed_bytes() const;
 
   // Fills in the three PoolStats, reserved_bytes of `all` excepted: PhyPool has that.
   void read(DeviceStats& stats) const;
   void reset_peaks();
 
+  void check() const;
+
  private:
-  // Of one class, or of both together.
-  struct Side {
-    Peaked live_blocks;  // these two have their peaks since the last fold(),
-    Peaked live_bytes;
-    std::uint64_t peak_blocks = 0;  // and those before it here
-    std::uint64_t peak_bytes = 0;
-    std::uint64_t peak_active = 0;
-    std::uint64_t peak_active_bytes = 0;
-    Peaked requested_bytes;
-    Peaked cached_bytes;
-    Peaked cached_runs;
-    Stat segments;
-  };
-  // Sums over time. Those of both classes follow.
-  struct Class : Side {
-    std::uint64_t pending_blocks = 0;  // freed, and in use on other streams
-    std::uint64_t pending_bytes = 0;
-    std::uint64_t freed_blocks = 0;
-    std::uint64_t freed_bytes = 0;
-    std::uint64_t freed_requested = 0;
-    std::uint64_t bytes_out = 0;  // of cached runs, other than to become live
-    std::uint64_t runs_out = 0;
-    Stat homed;  // bytes in use at addresses of this class
-  };
+  using Numbers = std::array<std::array<std::uint64_t, kQuantities>, kSides>;
+  using Waiting = std::array<std::array<std::uint64_t, 2>, kSides>;  // blocks and bytes, as the first two quantities
+  static constexpr std::size_t kWaiting = 2;
 
-  Class& of(SizeClass size_class) { return classes_[static_cast<std::size_t>(size_class)]; }
-  std::uint64_t pending_bytes() const { return classes_[0].pending_bytes + classes_[1].pending_bytes; }
+  std::uint64_t now(std::size_t side, std::size_t quantity) const;
+  std::uint64_t ceiling_for(std::size_t side, std::size_t quantity) const;
+  void reach(std::size_t side, std::size_t quantity, std::uint64_t value);
+  void set(std::size_t side, std::size_t quantity, std::uint64_t value);
+  void change_pending(SizeClass size_class, std::uint64_t blocks, std::uint64_t bytes);
+  void read(PoolStats& out, std::size_t side, const Share::Freed& freed, std::uint64_t bytes_out,
+            std::uint64_t runs_out) const;
 
-  void end_life(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested) {
-    Class& own = of(size_class);
-    for (Side* side : {static_cast<Side*>(&own), &all_}) {
-      side->live_blocks.lower(1);
-      side->live_bytes.lower(bytes);
-      side->requested_bytes.lower(requested);
-    }
-    own.freed_blocks += 1;
-    own.freed_bytes += bytes;
-    own.freed_requested += requested;
-  }
-  void cache(SizeClass size_class, std::uint64_t bytes, std::uint64_t runs_before, std::uint64_t runs_now) {
-    Class& own = of(size_class);
-    for (Side* side : {static_cast<Side*>(&own), &all_}) side->cached_bytes.raise(bytes);
-    if (runs_now != runs_before) change_runs(own, runs_before, runs_now);
-  }
-  // Most blocks are cut off a run and join one again, which leaves the number of runs as it was.
-  void change_runs(Class& own, std::uint64_t before, std::uint64_t now) {
-    own.cached_runs.raise(now - before);  // one less in some cases: wraps, as it should
-    all_.cached_runs.raise(now - before);
-    if (now < before) own.runs_out += before - now;
-  }
-  void fold();
-  static void fold(Side& side, std::uint64_t pending_blocks, std::uint64_t pending_bytes);
-  static void read(PoolStats& out, const Side& side, const Class& sums);
-
-  std::array<Class, 2> classes_;
-  Side all_;
+  std::array<Share*, ShardedMutex::kMost> shares_{};
+  std::size_t count_ = 0;
+  Numbers ceilings_{};
+  Numbers peaks_{};
+  Waiting peak_active_{};
+  Waiting pending_{};                         // freed, and in use on other streams
+  std::array<std::uint64_t, 2> bytes_out_{};  // of cached runs, other than to become live
+  std::array<std::uint64_t, 2> runs_out_{};
+  std::array<Stat, kSides> segments_;
+  std::array<Stat, 2> homed_;  // bytes in use at addresses of each class
 };
 
 }  // namespace gmlake::alloc

@@ -65,16 +65,17 @@ class GMLAKE_CAPABILITY("mutex") Mutex {
   std::atomic<std::uint32_t> woken_{0};  // how many have been told to wake up and have not yet
 };
 
-// Holds a Mutex from here to the end of the scope.
+// Holds a Mutex, or what else is locked and unlocked, from here to the end of the scope.
+template <class Lockable>
 class GMLAKE_SCOPED_CAPABILITY MutexLock {
  public:
-  explicit MutexLock(Mutex& mutex) GMLAKE_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+  explicit MutexLock(Lockable& mutex) GMLAKE_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
   ~MutexLock() GMLAKE_RELEASE() { mutex_.unlock(); }
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
 
  private:
-  Mutex& mutex_;
+  Lockable& mutex_;
 };
 
 }  // namespace gmlake

@@ -47,6 +47,12 @@ class Slab {
     ++free_count_;
   }
 
+  // `count` objects that were taken here are from now on the other's, which lives as long, and go back to that one.
+  void hand_over(Slab& other, std::size_t count) {
+    cells_ -= count;
+    other.cells_ += count;
+  }
+
   // Whether an address that take() once returned holds an object now, that one or a later one: for those who kept a
   // pointer and could not be told. The second word of a T must never be kDead.
   static bool is_live(const T* object) {
@@ -56,7 +62,7 @@ class Slab {
     return word != kDead;
   }
 
-  std::size_t live_count() const { return chunks_.size() * kChunk - free_count_; }
+  std::size_t live_count() const { return cells_ - free_count_; }
   std::size_t bytes() const { return chunks_.size() * kChunk * sizeof(Cell); }
 
  private:
@@ -81,10 +87,12 @@ class Slab {
       free_ = &cells[i].node;
     }
     free_count_ += kChunk;
+    cells_ += kChunk;
   }
 
   Node* free_ = nullptr;
   std::size_t free_count_ = 0;
+  std::size_t cells_ = 0;  // free ones, and those that come back here
   std::vector<std::unique_ptr<Cell[]>> chunks_;
 };
 

@@ -1,5 +1,5 @@
 // From the address of a live VirBlock to its books: open addressing with linear probing, no tombstones.
-// 24 to 64 bytes a live block. Not thread-safe: the device's `state` lock covers it.
+// 24 to 64 bytes a live block. Not thread-safe: the lock of the shard whose blocks it holds covers it.
 #pragma once
 
 #include <algorithm>
@@ -20,10 +20,12 @@ class AddressMap {
     Block* block = nullptr;
   };
 
-  // Whether the next insert touches no heap; and makes sure of it. Throws std::bad_alloc with nothing changed.
+  // Whether the next insert touches no heap; and makes sure of it, and of several. Throws std::bad_alloc with nothing
+  // changed.
   bool has_room() const { return count_ < limit_; }
-  void reserve_one() {
-    if (!has_room()) grow();
+  void reserve_one() { reserve(1); }
+  void reserve(std::size_t more) {
+    while (count_ + more > limit_) grow();
   }
 
   void insert(Block* block) {

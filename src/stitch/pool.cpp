@@ -54,8 +54,9 @@ void Pool::inherit(Pool& other) {
   spaces_.reserve(spaces_.size() + other.spaces_.size());
   other.settle();
   other.cut_version_ = UINT64_MAX;
+  std::size_t blocks = 0;
   for (const Space& space : other.spaces_) {
-    for (Block* block = space.first; block != nullptr; block = block->next) {
+    for (Block* block = space.first; block != nullptr; block = block->next, ++blocks) {
       GMLAKE_CHECK(block->state != State::claimed);
       const bool indexed = block->state == State::free || block->state == State::hole;
       if (indexed) other.unindex(block);
@@ -68,6 +69,7 @@ void Pool::inherit(Pool& other) {
     spaces_.push_back(space);
   }
   other.spaces_.clear();
+  other.blocks_.hand_over(blocks_, blocks);
 }
 
 void Pool::index(Block* block) {

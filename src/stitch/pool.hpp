@@ -5,8 +5,8 @@
 // index, whatever lies under it is changed, publish() looks at the mappings and puts it back as free runs and holes. So
 // a failed change is undone by publishing again.
 //
-// Not thread-safe: the device's `state` lock covers everything here; publish() also reads mappings, so its caller holds
-// `grow` as well.
+// Not thread-safe: the device's `state` lock covers everything here, and find(), take() and give_back() want no more of
+// it than the part of the pool's stream. publish() also reads mappings, so its caller holds `grow` as well.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 
 #include "base/check.hpp"
 #include "base/intrusive_list.hpp"
+#include "base/sharded_mutex.hpp"
 #include "base/slab.hpp"
 #include "memory/phy_block.hpp"
 #include "stitch/block.hpp"
@@ -26,7 +27,8 @@ enum class SizeClass : std::uint8_t { small, large };
 
 inline constexpr auto kNoStream = static_cast<memory::StreamIndex>(-1);  // to which every fence is another stream's
 
-class Pool {
+// On lines of its own: hits on different streams change different pools at the same time.
+class alignas(kCacheLine) Pool {
  public:
   using HoleList = IntrusiveList<Block, &Block::links>;
   using BlockSlab = Slab<Block>;
@@ -52,12 +54,12 @@ class Pool {
   void abandon(memory::VmmSegment* segment);
   bool is_vacant(const memory::VmmSegment* segment) const;
   // Takes over every segment of a pool of the same size class, with all that lies in it, live blocks too; that pool is
-  // empty then. Where it was another stream's, every fence of its free runs has passed. Throws std::bad_alloc with
-  // nothing changed.
+  // empty then. Where it was another stream's, every fence of its free runs has passed. Its slab lives as long as this
+  // one's. Throws std::bad_alloc with nothing changed.
   void inherit(Pool& other);
 
   // A free run with at least `bytes`, a multiple of 512, by the rule of FreeIndex. Null: none.
-  Block* find(std::uint64_t bytes) {
+  [[gnu::always_inline]] Block* find(std::uint64_t bytes) {
     if (recent_ == nullptr) return free_.find(bytes);
     if (recent_->bytes == bytes) {
       const bool as_cut = recent_->next == cut_from_ && free_.version() == cut_version_;
@@ -162,7 +164,7 @@ class Pool {
 // The hot path, inline.
 
 // What is handed out is cut off with a record of its own: what is left keeps its own, and mostly its bin.
-inline Block* Pool::take(Block* run, std::uint64_t bytes, std::uint64_t requested) {
+[[gnu::always_inline]] inline Block* Pool::take(Block* run, std::uint64_t bytes, std::uint64_t requested) {
   Block* block = run;
   if (run->bytes > bytes) {
     block = cut_front(run, bytes);
@@ -175,7 +177,7 @@ inline Block* Pool::take(Block* run, std::uint64_t bytes, std::uint64_t requeste
   return block;
 }
 
-inline void Pool::give_back(Block* block, std::uint64_t tick) {
+[[gnu::always_inline]] inline void Pool::give_back(Block* block, std::uint64_t tick) {
   GMLAKE_DCHECK(block->state == State::live || block->state == State::pending);
   if (recent_ != nullptr) settle();
   block->state = State::free;

@@ -14,7 +14,7 @@
 #include <span>
 #include <vector>
 
-#include "base/mutex.hpp"
+#include "base/sharded_mutex.hpp"
 #include "memory/fences.hpp"
 #include "stitch/pool.hpp"
 
@@ -23,7 +23,7 @@ namespace gmlake::stitch {
 // How the slow path comes by `state`: in steps, each of which takes it and lets it go; or not at all, where the caller
 // holds it throughout. A clock, in nanoseconds, makes it measure how long the steps last.
 struct StateSteps {
-  Mutex* state = nullptr;  // null: the caller holds it
+  ShardedMutex* state = nullptr;  // null: the caller holds it
   std::uint64_t (*clock)() = nullptr;
   std::uint64_t count = 0;
   std::uint64_t longest_ns = 0;

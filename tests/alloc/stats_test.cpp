@@ -168,6 +168,65 @@ TEST(Stats, OfManyStreamsHaveThePeaksThatWereSeen) {
   }
 }
 
+// The books of these streams are in many shares, and nobody looks at them for hundreds of steps. Nothing is used on a
+// second stream, so that what is live peaks where a request ends.
+TEST(Stats, OfManyStreamsHaveTheirPeaksWhereNobodyLooksMeanwhile) {
+  constexpr std::uint64_t kStreams = 12;
+  for (std::uint64_t seed = 21; seed <= 24; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Machine machine(small_model(4096));
+    Allocator& allocator = machine.allocator();
+    std::mt19937_64 random(seed);
+    struct Held {
+      void* pointer;
+      std::uint64_t bytes;
+      std::uint64_t requested;
+    };
+    std::vector<Held> held;
+    PoolStats seen;
+    for (int step = 0; step < 20'000; ++step) {
+      // A few streams at a time are busy; what they hold rises and falls.
+      const std::uint64_t stream = (static_cast<std::uint64_t>(step) / 1'500 + random() % 3) % kStreams;
+      const bool rising = step / 700 % 2 == 0;
+      if (held.empty() || (held.size() < 400 && random() % 100 < (rising ? 60 : 40))) {
+        const std::uint64_t requested = 1 + random() % (random() % 4 == 0 ? 4 * kGranule : 64 << 10);
+        const std::uint64_t bytes = round_up(requested, 512);
+        held.push_back({allocator.allocate(requested, 0, stream_handle(stream)), bytes, requested});
+        seen.allocation.add(1);
+        seen.allocated_bytes.add(bytes);
+        seen.requested_bytes.add(requested);
+      } else {
+        std::swap(held[random() % held.size()], held.back());
+        allocator.deallocate(held.back().pointer);
+        seen.allocation.remove(1);
+        seen.allocated_bytes.remove(held.back().bytes);
+        seen.requested_bytes.remove(held.back().requested);
+        held.pop_back();
+      }
+      if (random() % 1'000 == 0) {
+        allocator.check();
+        const PoolStats now = machine.stats().all;
+        for (Stat PoolStats::*stat :
+             {&PoolStats::allocation, &PoolStats::allocated_bytes, &PoolStats::requested_bytes}) {
+          ASSERT_EQ((now.*stat).current, (seen.*stat).current);
+          ASSERT_EQ((now.*stat).peak, (seen.*stat).peak);
+          ASSERT_EQ((now.*stat).allocated, (seen.*stat).allocated);
+        }
+        ASSERT_EQ(now.active.peak, seen.allocation.peak);
+        ASSERT_EQ(now.active_bytes.peak, seen.allocated_bytes.peak);
+        if (random() % 4 == 0) {
+          allocator.reset_peaks();
+          for (Stat PoolStats::*stat :
+               {&PoolStats::allocation, &PoolStats::allocated_bytes, &PoolStats::requested_bytes}) {
+            (seen.*stat).peak = (seen.*stat).current;
+          }
+        }
+      }
+    }
+    for (const Held& block : held) allocator.deallocate(block.pointer);
+  }
+}
+
 TEST(Stats, CountCachedRunsAndTheirBytesAsInactive) {
   Machine machine;
   void* first = machine.allocate(2 * kGranule);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <barrier>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -337,6 +338,103 @@ TEST(Threads, FindWhatTheyWroteWhileAllElseGoesOn) {
   EXPECT_GT(stats.stitches, 0u);
   ASSERT_TRUE(machine.allocator().trim().ok());
   EXPECT_EQ(machine.device().usage(), driver::Usage{});
+}
+
+// All threads allocate, and then all free: what they hold peaks where the last has allocated, whoever that is.
+TEST(Threads, LeaveThePeakOfWhatTheyHoldTogether) {
+  Machine machine(small_model(4096));
+  constexpr std::uint64_t kBlocks = 40;
+  std::atomic<std::uint64_t> wrong = 0;
+  std::atomic<std::uint64_t> held = 0;
+  std::atomic<std::uint64_t> highest = 0;
+  std::barrier<> everybody(kThreads);
+  run_threads([&](std::uint64_t thread) {
+    std::mt19937_64 random(90 + thread);
+    for (int round = 0; round < kOperations / 500; ++round) {
+      std::vector<void*> blocks;
+      std::uint64_t bytes = 0;
+      for (std::uint64_t i = 0; i < kBlocks; ++i) {
+        const std::uint64_t wanted = 512 << random() % 11;
+        blocks.push_back(machine.allocator().allocate(wanted, 0, stream_handle((thread + i) % (2 * kStreams))));
+        bytes += wanted;
+      }
+      held += bytes;
+      everybody.arrive_and_wait();
+      if (thread == 0) {
+        if (held > highest) highest = held.load();
+        const PoolStats now = machine.stats().all;
+        if (now.allocated_bytes.current != held || now.allocated_bytes.peak != highest) ++wrong;
+        if (now.allocation.current != kThreads * kBlocks || now.allocation.peak != kThreads * kBlocks) ++wrong;
+        if (round % 8 == 7) machine.allocator().check();
+        if (round % 8 == 5) {
+          machine.allocator().reset_peaks();
+          highest = held.load();
+        }
+      }
+      everybody.arrive_and_wait();
+      held -= bytes;
+      for (void* block : blocks) machine.allocator().deallocate(block);
+      everybody.arrive_and_wait();
+    }
+  });
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_EQ(machine.stats().all.allocated_bytes.current, 0u);
+}
+
+// Streams end, and their memory and live blocks go to others, while hits on all streams go on: some free what lies on a
+// stream that ends, some pointers that are none, and each of them is told.
+TEST(Threads, HitWhileStreamsAreForgotten) {
+  Machine machine(small_model(4096));
+  Allocator& allocator = machine.allocator();
+  LiveRanges ranges;
+  Mutex mutex;
+  std::vector<void*> shared;
+  std::atomic<std::uint64_t> errors = 0;
+  std::atomic<std::uint64_t> overlaps = 0;
+  run_threads([&](std::uint64_t thread) {
+    std::mt19937_64 random(120 + thread);
+    const auto free_one = [&](void* pointer) {
+      ranges.remove(address_of(pointer));
+      if (!allocator.try_deallocate(pointer).ok()) ++errors;
+      if (random() % 4 != 0) return;
+      // Into the middle of a block that may be live, and past every segment.
+      if (allocator.try_deallocate(static_cast<std::byte*>(pointer) + 256).ok()) ++errors;
+      if (allocator.try_deallocate(stream_handle(UINT64_MAX / 2 + random() % 1024)).ok()) ++errors;
+    };
+    std::uint64_t own = thread;
+    for (int i = 0; i < kOperations / 4; ++i) {
+      if (random() % 200 == 0) {
+        if (!allocator.forget_stream(stream_handle(own)).ok()) ++errors;
+        own = random() % 4 == 0 ? own : own + kThreads;  // the same handle again, or a new one
+      }
+      const std::uint64_t bytes = random() % 8 == 0 ? 1 + random() % (3 * kGranule) : 512 << random() % 8;
+      const Result<void*> pointer = allocator.try_allocate(bytes, 0, stream_handle(own));
+      if (!pointer) {
+        ++errors;
+        continue;
+      }
+      if (!ranges.add(address_of(*pointer), round_up(bytes, 512))) ++overlaps;
+      void* old = nullptr;
+      {
+        const MutexLock lock(mutex);
+        shared.push_back(*pointer);
+        std::swap(shared[random() % shared.size()], shared.back());
+        if (shared.size() > 64) {
+          old = shared.back();
+          shared.pop_back();
+        }
+      }
+      if (old != nullptr) free_one(old);
+    }
+  });
+  allocator.check();
+  for (void* pointer : shared) {
+    ASSERT_TRUE(allocator.try_deallocate(pointer).ok());
+    allocator.check();
+  }
+  EXPECT_EQ(errors, 0u);
+  EXPECT_EQ(overlaps, 0u);
+  EXPECT_EQ(machine.stats().all.allocation.current, 0u);
 }
 
 // Two threads free the same pointer: one of them is told.

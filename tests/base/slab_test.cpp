@@ -103,6 +103,23 @@ TEST(Slab, TakesFromTheHeapNoMoreOnceReserved) {
   EXPECT_EQ(slab.bytes(), bytes);
 }
 
+TEST(Slab, TakesBackWhatAnotherHandedOver) {
+  Slab<Object, 4> from;
+  Slab<Object, 4> to;
+  std::vector<Object*> objects;
+  for (int i = 0; i < 6; ++i) objects.push_back(from.take());
+  from.hand_over(to, 5);
+  EXPECT_EQ(from.live_count(), 1u);
+  EXPECT_EQ(to.live_count(), 5u);
+  for (int i = 0; i < 5; ++i) to.put(objects[static_cast<std::size_t>(i)]);
+  from.put(objects[5]);
+  EXPECT_EQ(from.live_count() + to.live_count(), 0u);
+  to.reserve(5);
+  EXPECT_EQ(to.bytes(), 0u) << "it has what came over";
+  EXPECT_EQ(to.take(), objects[4]);
+  EXPECT_EQ(to.live_count(), 1u);
+}
+
 TEST(Slab, IsUnchangedWhereAChunkCannotBeHad) {
   for (std::uint64_t nth = 1; nth <= 2; ++nth) {
     Slab<Object, 4> slab;

@@ -130,6 +130,12 @@ MUTANTS = [
     mutant("a private pool takes memory of its own stream without a fence", "src/stitch/pool.hpp",
            "return pinned_ ? kNoStream : stream_;", "return stream_;", "alloc_test", "*Private*"),
 
+    # Books in shards.
+    mutant("a hit that passes a peak does not write it down", HOT, "    find_room(shard);\n", "", "alloc_test", "Stats*"),
+    mutant("what lives on a stream that is gone stays in its shard", OF_STREAMS,
+           "    to.live.insert_reserved(block);\n", "    from.live.insert(block);\n", "alloc_test", "ForgottenStreams*"),
+    mutant("a shard borrows room and the lender keeps it", "src/alloc/usage.cpp", "        lender -= lent;\n", "",
+           "alloc_test", "Usage*"),
     # Undoing what failed.
     mutant("mappings of a failed stitch stay", STITCHER,
            "  for (Mapping* mapping : placed_) (void)mappings_.unmap({&mapping, 1}).ok();\n", "", "stitch_test",

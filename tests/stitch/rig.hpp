@@ -75,7 +75,8 @@ class Rig {
   Pool b;  // of stream 1
   Planner planner;
   Stitcher stitcher;
-  Mutex state;
+  Mutex mutex;
+  ShardedMutex state{mutex};
   StateSteps steps{.state = &state};
   std::map<std::string, memory::PhyBlock*> named;
   std::vector<Block*> live;  // of the layouts, in the order of their text

@@ -1,5 +1,6 @@
 #include "support/failing_new.hpp"
 
+#include <cstddef>
 #include <cstdlib>
 #include <new>
 
@@ -14,13 +15,15 @@ thread_local Countdown countdown;
 thread_local bool counts = true;
 thread_local std::int64_t held = 0;
 
-void* allocate(std::size_t bytes) {
+void* allocate(std::size_t bytes, std::size_t alignment = alignof(std::max_align_t)) {
   if (countdown.left > 0 && --countdown.left == 0) {
     countdown.reached = true;
     countdown.left = countdown.sticky ? 1 : 0;
     throw std::bad_alloc();
   }
-  void* memory = std::malloc(bytes == 0 ? 1 : bytes);
+  void* memory = alignment > alignof(std::max_align_t)
+                     ? std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment)
+                     : std::malloc(bytes == 0 ? 1 : bytes);
   if (memory == nullptr) throw std::bad_alloc();
   held += counts ? 1 : 0;
   return memory;
@@ -62,14 +65,19 @@ NoFailingNew::~NoFailingNew() {
 
 }  // namespace gmlake::testing
 
-// The aligned forms stay the library's own: nothing under test uses them.
+// Of the aligned forms those that the code under test uses.
 void* operator new(std::size_t bytes) { return allocate(bytes); }
 void* operator new[](std::size_t bytes) { return allocate(bytes); }
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return allocate_or_null(bytes); }
 void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept { return allocate_or_null(bytes); }
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, static_cast<std::size_t>(alignment));
+}
 void operator delete(void* memory) noexcept { deallocate(memory); }
 void operator delete[](void* memory) noexcept { deallocate(memory); }
 void operator delete(void* memory, std::size_t) noexcept { deallocate(memory); }
 void operator delete[](void* memory, std::size_t) noexcept { deallocate(memory); }
 void operator delete(void* memory, const std::nothrow_t&) noexcept { deallocate(memory); }
 void operator delete[](void* memory, const std::nothrow_t&) noexcept { deallocate(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { deallocate(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { deallocate(memory); }
