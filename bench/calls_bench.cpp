@@ -2,7 +2,7 @@
 // to (tools/fit_costs.py), which calls made side by side do not give.
 //
 //   calls_bench replay TRACE      the first device's job on this machine's GPU; a CSV of its driver calls
-//   calls_bench conditions        the same calls in made-up situations, one thing different in each; a CSV likewise
+//   calls_bench conditions        the same calls in situations that differ in one thing each; a CSV likewise
 //   calls_bench --smoke           both on the model of the driver, with no GPU
 //
 // Columns: kind of call, when it began and how long it took (ns), address and size (MiB; 0 where it has none), handle
@@ -170,93 +170,94 @@ void replay(gmlake::driver::Driver& driver, gmlake::driver::StreamSimulator* sim
                report.driver_seconds);
 }
 
-// Situations that differ in one thing each. `count` handles of 2, 8 and 16 MiB.
+// Situations that differ in one thing each: what the memory may be shared with, its size, and how it is mapped.
 class Conditions {
  public:
   Conditions(gmlake::driver::Driver& driver, std::uint64_t count) : log_(driver), count_(count) {}
 
   void run() {
-    for (const std::uint64_t mib : {2, 8, 16}) {
-      for (const int ballast : {0, 2000, 8000}) one_size(mib * kMiB, ballast);
+    for (const bool rdma : {false, true}) {
+      for (const bool posix_fd : {false, true}) {
+        properties_.rdma_capable = rdma;
+        properties_.posix_fd_handle = posix_fd;
+        for (const std::uint64_t mib : {2, 16}) one_size(mib * kMiB);
+      }
     }
     log_.print();
   }
 
  private:
   Address range(std::uint64_t bytes) { return value_of(log_.reserve(bytes, 0), "reserve"); }
+  Handle create(std::uint64_t bytes) { return value_of(log_.create(bytes, properties_), "create"); }
   void open(Address address, std::uint64_t bytes) {
     const int device = 0;
     done(log_.set_access(address, bytes, {&device, 1}), "set_access");
   }
-  void map_all(Address base, const std::vector<Handle>& handles, std::uint64_t bytes, std::uint64_t stride) {
-    for (std::size_t i = 0; i < handles.size(); ++i) done(log_.map(base + i * stride, bytes, handles[i]), "map");
+  void map_all(Address base, const std::vector<Handle>& handles, std::uint64_t bytes) {
+    for (std::size_t i = 0; i < handles.size(); ++i) done(log_.map(base + i * bytes, bytes, handles[i]), "map");
   }
 
-  // With `ballast` mappings of 2 MiB more.
-  void one_size(std::uint64_t bytes, int ballast) {
+  void one_size(std::uint64_t bytes) {
     const auto mark = [&](const char* what) {
-      log_.mark(std::to_string(bytes / kMiB) + " MiB, " + std::to_string(ballast) + " more mappings: " + what);
+      log_.mark(std::to_string(bytes / kMiB) + " MiB" + (properties_.rdma_capable ? ", for RDMA" : "") +
+                (properties_.posix_fd_handle ? ", with a descriptor" : "") + ": " + what);
     };
-    mark("ballast");
-    constexpr std::uint64_t kSmall = 2 * kMiB;
-    const std::uint64_t ballast_bytes = (static_cast<std::uint64_t>(ballast) + 1) * kSmall;
-    const Address ballast_base = range(ballast_bytes);
-    std::vector<Handle> ballast_handles;
-    for (int i = 0; i <= ballast; ++i) ballast_handles.push_back(value_of(log_.create(kSmall, {}), "create"));
-    map_all(ballast_base, ballast_handles, kSmall, kSmall);
-    open(ballast_base, ballast_bytes);
-
     const std::uint64_t all = count_ * bytes;
-    mark("a new range, each handle created, mapped and opened in turn");
-    const Address base = range(64 * kGiB);
-    std::vector<Handle> handles;
+    const Address base = range(80 * kGiB);
+    mark("created, mapped and opened in turn");
+    std::vector<Handle> first;
     for (std::uint64_t i = 0; i < count_; ++i) {
-      handles.push_back(value_of(log_.create(bytes, {}), "create"));
-      done(log_.map(base + i * bytes, bytes, handles.back()), "map");
+      first.push_back(create(bytes));
+      done(log_.map(base + i * bytes, bytes, first.back()), "map");
       open(base + i * bytes, bytes);
     }
-    mark("a second address for each, all opened at once");
-    map_all(base + 8 * kGiB, handles, bytes, bytes);
+    mark("created and mapped in turn, opened at once");
+    std::vector<Handle> second;
+    for (std::uint64_t i = 0; i < count_; ++i) {
+      second.push_back(create(bytes));
+      done(log_.map(base + 8 * kGiB + i * bytes, bytes, second.back()), "map");
+    }
     open(base + 8 * kGiB, all);
+    mark("all created, all mapped, opened at once");
+    std::vector<Handle> third;
+    for (std::uint64_t i = 0; i < count_; ++i) third.push_back(create(bytes));
+    map_all(base + 16 * kGiB, third, bytes);
+    open(base + 16 * kGiB, all);
+    mark("a second address for each, all opened at once");
+    map_all(base + 24 * kGiB, first, bytes);
+    open(base + 24 * kGiB, all);
     mark("a third, four opened at once");
-    map_all(base + 16 * kGiB, handles, bytes, bytes);
-    for (std::uint64_t i = 0; i < count_; i += 4) open(base + 16 * kGiB + i * bytes, 4 * bytes);
-    mark("a fourth, in reverse order, all opened at once");
-    map_all(base + 24 * kGiB, {handles.rbegin(), handles.rend()}, bytes, bytes);
-    open(base + 24 * kGiB, all);
-    mark("a fifth, scattered over 1 GiB steps, each opened");
-    for (std::uint64_t i = 0; i < count_ && i < 24; ++i) {
-      done(log_.map(base + (40 + i) * kGiB, bytes, handles[i]), "map");
-      open(base + (40 + i) * kGiB, bytes);
+    map_all(base + 32 * kGiB, first, bytes);
+    for (std::uint64_t i = 0; i < count_; i += 4) open(base + 32 * kGiB + i * bytes, 4 * bytes);
+    mark("a fourth, in steps of 1 GiB");
+    for (std::uint64_t i = 0; i < std::min<std::uint64_t>(count_, 24); ++i) {
+      done(log_.map(base + (48 + i) * kGiB, bytes, first[i]), "map");
+      open(base + (48 + i) * kGiB, bytes);
     }
-    mark("the fourth unmapped at once");
+    mark("the second unmapped at once");
     done(log_.unmap(base + 24 * kGiB, all), "unmap");
-    mark("the fourth again, where it was, all opened at once");
-    map_all(base + 24 * kGiB, handles, bytes, bytes);
+    mark("the second again, where it was, opened at once");
+    map_all(base + 24 * kGiB, first, bytes);
     open(base + 24 * kGiB, all);
-    mark("the fourth unmapped one by one");
-    for (std::uint64_t i = 0; i < count_; ++i) done(log_.unmap(base + 24 * kGiB + i * bytes, bytes), "unmap");
     mark("the third unmapped by fours");
-    for (std::uint64_t i = 0; i < count_; i += 4) done(log_.unmap(base + 16 * kGiB + i * bytes, 4 * bytes), "unmap");
-    mark("every other one of the second unmapped, and opened again in the holes");
-    for (std::uint64_t i = 0; i < count_; i += 2) done(log_.unmap(base + 8 * kGiB + i * bytes, bytes), "unmap");
-    for (std::uint64_t i = 0; i < count_; i += 2) {
-      done(log_.map(base + 8 * kGiB + i * bytes, bytes, handles[i + 1]), "map");
-      open(base + 8 * kGiB + i * bytes, bytes);
+    for (std::uint64_t i = 0; i < count_; i += 4) done(log_.unmap(base + 32 * kGiB + i * bytes, 4 * bytes), "unmap");
+    mark("the second unmapped one by one");
+    for (std::uint64_t i = 0; i < count_; ++i) done(log_.unmap(base + 24 * kGiB + i * bytes, bytes), "unmap");
+    mark("the fourth unmapped");
+    for (std::uint64_t i = 0; i < std::min<std::uint64_t>(count_, 24); ++i) {
+      done(log_.unmap(base + (48 + i) * kGiB, bytes), "unmap");
     }
-    mark("the rest unmapped, and all released");
-    for (std::uint64_t i = 0; i < count_ && i < 24; ++i) done(log_.unmap(base + (40 + i) * kGiB, bytes), "unmap");
-    done(log_.unmap(base + 8 * kGiB, all), "unmap");
-    done(log_.unmap(base, all), "unmap");
-    for (const Handle handle : handles) done(log_.release(handle), "release");
-    done(log_.unmap(ballast_base, ballast_bytes), "unmap");
-    for (const Handle handle : ballast_handles) done(log_.release(handle), "release");
-    done(log_.address_free(base, 64 * kGiB), "address_free");
-    done(log_.address_free(ballast_base, ballast_bytes), "address_free");
+    mark("the last mappings unmapped, and all released");
+    for (const std::uint64_t at : {0, 8, 16}) done(log_.unmap(base + at * kGiB, all), "unmap");
+    for (const auto* handles : {&first, &second, &third}) {
+      for (const Handle handle : *handles) done(log_.release(handle), "release");
+    }
+    done(log_.address_free(base, 80 * kGiB), "address_free");
   }
 
   CallLog log_;
   const std::uint64_t count_;  // a multiple of 4
+  MemoryProperties properties_;
 };
 
 gmlake::replay::Trace trace_of(const char* path) {
