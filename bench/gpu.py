@@ -112,16 +112,18 @@ class Runner:
                                  "pace": sorted(pace for pace, _ in rounds)[1],
                                  "same_calls": rounds[0][1]["driver_calls"] == model["driver_calls"]})
 
-    # Every driver call of every job, and of made-up situations, with its time: calls.csv.gz. Three rounds in processes of
-    # their own, for a call's time alone says little.
+    # Every driver call of every job, and of situations that differ in one thing, with its time in three rounds, in
+    # processes of their own: calls.csv.gz, for tools/fit_costs.py.
     def calls(self):
+        jobs = [("conditions", ["conditions"])]
+        jobs += [(trace.name.split(".")[0], ["replay", trace]) for trace in self.traces()]
+        outputs = {name: [] for name, _ in jobs}
+        for _ in range(ROUNDS):
+            for name, arguments in jobs:
+                outputs[name].append(self.run("calls", self.bin / "calls_bench", *arguments, figures=False, keep=False))
         with gzip.open(self.out / "calls.csv.gz", "wt") as file:
-            for round in range(3):
-                jobs = [("conditions", ["conditions"])]
-                jobs += [(trace.name.split(".")[0], ["replay", trace]) for trace in self.traces()]
-                for name, arguments in jobs:
-                    file.write(f"## {name} {round}\n")
-                    file.write(self.run("calls", self.bin / "calls_bench", *arguments, figures=False, keep=False))
+            for name, rounds in outputs.items():
+                file.writelines(line + "\n" for line in [f"## {name}", *joined(rounds)])
 
     def traces(self):
         return sorted((HERE.parent / "examples" / "traces").glob("*.pickle.gz"))
@@ -145,6 +147,21 @@ class Runner:
 
 
 FIT_SECONDS = "4"
+ROUNDS = 3
+
+
+# The rounds of one job in one table: kind of call, nanoseconds in each round, address and size in MiB, handle.
+def joined(rounds):
+    tables = [[line.split(",") for line in output.splitlines() if line.startswith("# ") or line.count(",") == 5]
+              for output in rounds]
+    for calls in zip(*tables, strict=True):
+        kind, *rest = calls[0]
+        if kind.startswith("# "):
+            yield ",".join(calls[0])
+        else:
+            if any(call[0] != kind or call[4:] != calls[0][4:] for call in calls):
+                raise ValueError(f"the rounds differ: {calls}")
+            yield ",".join([kind, *(call[2] for call in calls), *rest[2:]])
 
 
 def find_cublas():

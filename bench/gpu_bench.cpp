@@ -164,11 +164,13 @@ void run_pace() {
       constexpr std::uint64_t kBytes = 4 * kMiB;
       constexpr std::uint64_t kCount = 256;
       const int device = 0;
+      MemoryProperties properties;  // as the allocator asks for it
+      properties.rdma_capable = value_of(driver->device_properties(device), "device_properties").rdma_supported;
       const std::uint64_t start = driver->clock_ns();
       const Address base = value_of(driver->reserve(kCount * kBytes, 0), "reserve");
       std::vector<Handle> handles(kCount);
       for (std::uint64_t i = 0; i < kCount; ++i) {
-        handles[i] = value_of(driver->create(kBytes, {}), "create");
+        handles[i] = value_of(driver->create(kBytes, properties), "create");
         done(driver->map(base + i * kBytes, kBytes, handles[i]), "map");
         if (i % 16 == 15) done(driver->set_access(base + (i - 15) * kBytes, 16 * kBytes, {&device, 1}), "set_access");
       }

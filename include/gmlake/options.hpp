@@ -22,7 +22,7 @@ struct Options {
   std::uint64_t limit_bytes = 0;  // most physical memory to hold on a device; 0: limit_fraction decides
   double limit_fraction = 1.0;    // the same, as a share of the device's memory
   double slack = 0.004;           // growing by this share of the peak of live memory is preferred to moving
-  std::uint64_t max_phy_block_bytes = std::uint64_t{16} << 20;  // the largest PhyBlock to create; a power of two
+  std::uint64_t max_phy_block_bytes = std::uint64_t{64} << 20;  // the largest PhyBlock to create; a power of two
   std::uint64_t max_mappings = 400'000;     // most mappings at a time: the driver fails at about half a million
   double max_stale = 4.0;                   // stale mappings kept for reuse, as a share of the memory held
   double max_address_space = 8.0;           // addresses to reserve, as a multiple of the device's memory

@@ -1,11 +1,13 @@
 // The C++ edge: devices by number, pointers for addresses, exceptions for errors. Everything else is DeviceAllocator's.
 #include "gmlake/allocator.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <optional>
 
 #include "alloc/device_allocator.hpp"
+#include "alloc/growth_policy.hpp"
 #include "alloc/hot_path.hpp"
 #include "alloc/oom_callbacks.hpp"
 #include "alloc/open_driver.hpp"
@@ -51,7 +53,7 @@ struct Allocator::State final : public alloc::Room {
   State* next_abandoned = nullptr;
 
   State(driver::Driver* used, const Options& given, std::size_t count) : driver(used), options(given), devices(count) {
-    placed.emplace(*driver, *this, options.max_phy_block_bytes);
+    placed.emplace(*driver, *this, std::min(options.max_phy_block_bytes, alloc::kUsualBlockBytes));
   }
   ~State() override {
     placed.reset();

@@ -193,7 +193,6 @@ class DeviceAllocator {
 
    private:
     DeviceAllocator& device_;
-    const std::uint64_t retired_before_;
   };
 
   DeviceAllocator(driver::Driver& driver, const driver::MemoryProperties& memory, const Options& options,
@@ -340,7 +339,7 @@ class DeviceAllocator {
   void bound_stale_mappings() GMLAKE_REQUIRES(grow_);
   std::uint64_t stale_granules_bound() const;
   BackgroundWorker::Next background_step() noexcept GMLAKE_EXCLUDES(grow_, state_);
-  RetireAhead::Mappings mappings_to_retire() const;
+  StaleMappings stale_mappings() const;
   std::uint32_t phy_block_granules(const Request& request) GMLAKE_REQUIRES(grow_, state_);
   std::uint64_t room_bytes() const GMLAKE_REQUIRES(grow_);
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);
@@ -400,7 +399,6 @@ class DeviceAllocator {
 
   std::uint64_t placed_bytes_ GMLAKE_GUARDED_BY(grow_) = 0;  // see take_room()
 
-  RetireAhead retire_ahead_ GMLAKE_GUARDED_BY(grow_);
   std::atomic<std::uint64_t> background_retired_{0};  // written under grow_
   std::atomic<std::uint32_t> slow_requests_{0};       // on the slow path, or waiting for it
 

@@ -4,10 +4,10 @@
 // where a block lies partly under live memory and cannot move: about one block a run. So the size follows the memory in
 // which runs come and go. What was there before anything was freed (weights, as a rule) stays, wastes nothing and is
 // made of large blocks; a long request moves as a whole and is made of few, at most 256; near the limit every byte
-// counts. And a block is no longer than the request that it is made for, or few short blocks that outlive the others
-// would each pin a long one. Streams have free runs of their own, whose ends are lost to the others, so where there are
-// several, blocks are smaller. docs/decisions/ has the figures: 0001, 0004 for the bound by the request, 0005 for
-// streams.
+// counts. A block of more than 16 MiB is for large jobs alone, as a share of what they hold. And no block is longer
+// than the request that it is made for, or few short blocks that outlive the others would each pin a long one. Streams
+// have free runs of their own, whose ends are lost to the others, so where there are several, blocks are smaller.
+// docs/decisions/ has the figures: 0001, 0004 for the bound by the request, 0005 for streams, 0008 for large jobs.
 #pragma once
 
 #include <algorithm>
@@ -24,11 +24,16 @@ struct GrowthInput {
   std::uint64_t request_granules = 0;
   std::uint64_t headroom_granules = 0;  // to the limit
   std::uint64_t max_granules = 1;       // of a block, by option
+  std::uint64_t usual_granules = 1;     // kUsualBlockBytes
   bool small = false;                   // for requests of up to 1 MiB
 };
 
 // Memory is being freed once what was freed in all is this share of what is held.
 inline constexpr std::uint64_t kSettledShare = 64;
+
+// The largest block of a job of the usual size: more is had where it is no more than this share of all that is held.
+inline constexpr std::uint64_t kUsualBlockBytes = std::uint64_t{16} << 20;
+inline constexpr std::uint64_t kBlocksPerLargeJob = 640;
 
 inline constexpr std::uint64_t kBlocksPerSettled = 96;      // while nothing is freed
 inline constexpr std::uint64_t kBlocksPerChurned = 512;     // then, of the memory that came since
@@ -46,6 +51,7 @@ inline std::uint32_t growth_granules(const GrowthInput& input) {
                       input.request_granules / kBlocksPerRequest});
     share /= std::min(std::max<std::uint64_t>(input.streams, 1), kMostParts);
   }
+  share = std::min(share, std::max(input.usual_granules, input.footprint_granules / kBlocksPerLargeJob));
   share = std::min({share, input.headroom_granules / kBlocksPerHeadroom, std::bit_ceil(input.request_granules)});
   return static_cast<std::uint32_t>(std::bit_floor(std::clamp<std::uint64_t>(share, 1, input.max_granules)));
 }

@@ -143,8 +143,8 @@ constexpr std::array kKeys = {
         [](std::string_view v, Options& o) { return read_name(kSpills, v, o.spill); },
         [](const Options& o) { return name_of(kSpills, o.spill); }},
     Key{{"background_worker", "true or false",
-         "A thread for each device that is in use, which retires stale mappings ahead of need and gives back what "
-         "other streams have come to the end of."},
+         "A thread for each device that is in use, which retires stale mappings before they reach a bound and gives "
+         "back what other streams have come to the end of."},
         [](std::string_view v, Options& o) { return read_bool(v, o.background_worker); },
         [](const Options& o) { return std::string(o.background_worker ? "true" : "false"); }},
     Key{{"stream_wait", "true or false",

@@ -156,6 +156,7 @@ Handle DriverBooks::add_memory(std::uint64_t bytes, const MemoryProperties& prop
             .generation = memory.generation + 1,
             .held = true,
             .shareable = properties.posix_fd_handle && !imported,
+            .rdma = properties.rdma_capable,
             .imported = imported,
             .exported = false};
   if (!imported) used_[location_index(memory.location)] += bytes;

@@ -60,6 +60,7 @@ class DriverBooks {
     std::uint32_t generation = 0;  // counts the uses of the slot, so that an old handle is recognized
     bool held = false;             // has a handle, not released
     bool shareable = false;        // created to be
+    bool rdma = false;             // created to be used by other devices of the machine
     bool imported = false;         // another process made it: none of a location's capacity
     bool exported = false;         // other processes may have it
   };

@@ -95,8 +95,9 @@ Status ModelDriver::release(Handle handle) {
 Status ModelDriver::map(Address address, std::uint64_t bytes, Handle handle) {
   MutexLock lock(mutex_);
   if (Status status = books_.check_map(address, bytes, handle); !status.ok()) return status;
+  const DriverBooks::Memory& memory = books_.memory(handle);
+  charge(costs_.map + (memory.rdma && memory.mappings == 0 ? costs_.map_first_for_rdma : 0));
   books_.add_mapping(address, bytes, handle);
-  charge(costs_.map);
   return {};
 }
 

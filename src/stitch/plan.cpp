@@ -13,9 +13,10 @@ using memory::Mapping;
 using memory::PhyBlock;
 using memory::VmmSegment;
 
-// What the driver charges, measured on an H200 (docs/driver.md): map and set_access, create, and unmap of one handle.
-constexpr std::uint64_t kMapNs = 24'000;
-constexpr std::uint64_t kUnmapNs = 15'000;
+// What the driver charges inside jobs, measured on an H200 (docs/driver.md): map and set_access, and unmap, of one
+// handle.
+constexpr std::uint64_t kMapNs = 31'000;
+constexpr std::uint64_t kUnmapNs = 25'000;
 
 // A live VirBlock of this length keeps addresses free behind itself, and how many times its own length.
 constexpr std::uint64_t kGuardedBytes = std::uint64_t{256} << 20;

@@ -19,64 +19,31 @@ namespace {
 
 using alloc::BackgroundWorker;
 using alloc::kRetiredAtOnce;
-using alloc::kRetiredForEach;
-using alloc::RetireAhead;
+using alloc::near_a_bound;
+using alloc::StaleMappings;
 
 // --- the policy ---
 
-RetireAhead::Mappings far_from_bounds(std::uint64_t by_requests) {
-  return {.by_requests = by_requests,
-          .stale_granules = 1000,
-          .stale_granules_bound = 4000,
-          .count = 2000,
-          .count_bound = 400'000};
-}
-
-TEST(RetireAhead, WantsNothingWhileRequestsUnmapNothing) {
-  RetireAhead ahead;
-  EXPECT_EQ(ahead.wanted(far_from_bounds(0)), 0u);
-}
-
-TEST(RetireAhead, WantsFourForEachThatRequestsUnmappedAndNoMore) {
-  RetireAhead ahead;
-  std::uint64_t retired = 0;
-  while (const std::uint64_t wanted = ahead.wanted(far_from_bounds(5))) {
-    ASSERT_LE(wanted, kRetiredAtOnce);
-    ahead.retired(wanted);
-    retired += wanted;
-  }
-  EXPECT_EQ(retired, 20u);
-  EXPECT_EQ(ahead.wanted(far_from_bounds(6)), kRetiredForEach);
-}
-
-TEST(RetireAhead, OwesNoMoreThanThereIs) {
-  RetireAhead ahead;
-  RetireAhead::Mappings mappings = far_from_bounds(1000);
-  mappings.stale_granules = 3;
-  EXPECT_EQ(ahead.wanted(mappings), 3u);
-  mappings.stale_granules = 0;
-  EXPECT_EQ(ahead.wanted(mappings), 0u);
-  mappings.stale_granules = 1000;
-  EXPECT_EQ(ahead.wanted(mappings), 0u);
-}
-
-TEST(RetireAhead, KeepsMappingsBelowTheirBoundsUnasked) {
-  RetireAhead ahead;
-  RetireAhead::Mappings mappings = far_from_bounds(0);
-  mappings.stale_granules = 3501;
-  EXPECT_EQ(ahead.wanted(mappings), kRetiredAtOnce);
-  mappings.stale_granules = 3500;
-  EXPECT_EQ(ahead.wanted(mappings), 0u);
+TEST(RetireAhead, IsWantedNearABoundAlone) {
+  StaleMappings mappings{.granules = 1000, .granules_bound = 4000, .count = 2000, .count_bound = 400'000};
+  EXPECT_FALSE(near_a_bound(mappings));
+  mappings.granules = 3501;
+  EXPECT_TRUE(near_a_bound(mappings));
+  mappings.granules = 3500;
+  EXPECT_FALSE(near_a_bound(mappings));
   mappings.count = 350'001;
-  EXPECT_EQ(ahead.wanted(mappings), kRetiredAtOnce);
-  mappings.stale_granules = 0;  // none of them is stale
-  EXPECT_EQ(ahead.wanted(mappings), 0u);
+  EXPECT_TRUE(near_a_bound(mappings));
+  mappings.granules = 0;  // none of them is stale
+  EXPECT_FALSE(near_a_bound(mappings));
 }
 
 // --- the steps, by hand ---
 
 // A request that fills a hole and has to unmap what is stale there: 20 granules are stitched out of two runs, and then
 // again out of a run and one of the holes. 10 stale mappings are retired by the request, 10 are left.
+// With the bound of kLowBound, which is at 22 granules, these are too near to it, and 12 are not.
+const Options kLowBound{.max_stale = 0.55};
+
 struct Stitched {
   explicit Stitched(Machine& machine) {
     std::vector<void*> blocks;
@@ -90,8 +57,8 @@ struct Stitched {
   void* second;
 };
 
-TEST(BackgroundSteps, RetireAheadWhatRequestsHadToRetire) {
-  Machine machine(small_model(40));
+TEST(BackgroundSteps, RetireAheadOfTheBoundAlone) {
+  Machine machine(small_model(40), kLowBound);
   const Stitched blocks(machine);
   const DeviceStats before = machine.stats();
   ASSERT_EQ(before.mappings_retired, 10u);
@@ -104,10 +71,20 @@ TEST(BackgroundSteps, RetireAheadWhatRequestsHadToRetire) {
     EXPECT_LE(now - unmapped, kRetiredAtOnce);
     unmapped = now;
   }
-  EXPECT_EQ(machine.stats().background_retired, 20u);
-  EXPECT_EQ(machine.stats().mappings_retired, 30u);
-  EXPECT_EQ(machine.stats().stale_bytes, 0u);
+  EXPECT_EQ(machine.stats().background_retired, 8u);
+  EXPECT_EQ(machine.stats().mappings_retired, 18u);
+  EXPECT_EQ(machine.stats().stale_bytes, 12 * kGranule);
   EXPECT_FALSE(machine.allocator().background_step());
+  for (void* block : {blocks.first, blocks.second}) machine.deallocate(block);
+}
+
+TEST(BackgroundSteps, KeepWhatIsStaleWhereNoBoundIsNear) {
+  Machine machine(small_model(40));
+  const Stitched blocks(machine);
+  const driver::CallCounts calls = machine.calls();
+  EXPECT_FALSE(machine.allocator().background_step());
+  EXPECT_EQ(machine.calls(), calls);
+  EXPECT_EQ(machine.stats().stale_bytes, 20 * kGranule);
   for (void* block : {blocks.first, blocks.second}) machine.deallocate(block);
 }
 
@@ -142,7 +119,7 @@ TEST(BackgroundSteps, GiveBackWhatOtherStreamsAreDoneWith) {
 }
 
 TEST(BackgroundSteps, RetireNothingThatTheDeviceMayStillUse) {
-  Machine machine(small_model(40));
+  Machine machine(small_model(40), kLowBound);
   const Stitched blocks(machine);
   for (void* block : {blocks.first, blocks.second}) machine.deallocate(block);
   machine.streams().hold({0, 0});
@@ -157,7 +134,7 @@ TEST(BackgroundSteps, RetireNothingThatTheDeviceMayStillUse) {
 }
 
 TEST(BackgroundSteps, LeaveWhatTheDriverRefusesAndGoOnLater) {
-  Machine machine(small_model(40));
+  Machine machine(small_model(40), kLowBound);
   const Stitched blocks(machine);
   machine.fault().arm({.kind = Step::unmap, .nth = 1, .sticky = false, .code = ErrorCode::invalid_value});
   while (machine.allocator().background_step()) {
@@ -293,10 +270,10 @@ TEST(BackgroundThread, IsForgottenByTheChildOfAFork) {
 #endif
 
 TEST(BackgroundThread, RetiresAndReturnsWithNoRequestThatAsks) {
-  Machine machine(small_model(40), {}, Worker::thread);
+  Machine machine(small_model(40), kLowBound, Worker::thread);
   const Stitched blocks(machine);
-  wait_until([&] { return machine.stats().stale_bytes == 0; });
-  EXPECT_EQ(machine.stats().background_retired, 20u);
+  wait_until([&] { return machine.stats().stale_bytes == 12 * kGranule; });
+  EXPECT_EQ(machine.stats().background_retired, 8u);
   machine.streams().hold({0, 2});
   machine.deallocate(blocks.first);
   void* block = machine.allocate(kGranule);

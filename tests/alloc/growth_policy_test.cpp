@@ -13,15 +13,27 @@ GrowthInput large_job() {
           .freeing = true,
           .request_granules = 512,
           .headroom_granules = 1 << 20,
-          .max_granules = 512};
+          .max_granules = 512,
+          .usual_granules = 8};
 }
 
 TEST(GrowthPolicy, MakesLargeBlocksWhileNothingIsFreed) {
   GrowthInput input = large_job();
   input.freeing = false;
-  EXPECT_EQ(growth_granules(input), 256u);  // a 96th of the footprint, rounded down to a power of two
+  EXPECT_EQ(growth_granules(input), 32u);  // a 640th of the footprint, rounded down to a power of two
   input.max_granules = 8;
   EXPECT_EQ(growth_granules(input), 8u);
+}
+
+TEST(GrowthPolicy, MakesThemByTheFootprintUpToTheUsualSize) {
+  GrowthInput input = large_job();
+  input.freeing = false;
+  input.footprint_granules = 5 * 96;
+  EXPECT_EQ(growth_granules(input), 4u);  // a 96th
+  input.footprint_granules = 16 * 96;
+  EXPECT_EQ(growth_granules(input), 8u);  // no more than usual
+  input.footprint_granules = 16 * 640;
+  EXPECT_EQ(growth_granules(input), 16u);  // a large job
 }
 
 TEST(GrowthPolicy, MakesSmallerOnesWhereMemoryComesAndGoes) { EXPECT_EQ(growth_granules(large_job()), 32u); }

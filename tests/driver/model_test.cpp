@@ -83,18 +83,28 @@ TEST_F(ModelTest, ChargesCreatesAndReleases) {
 TEST_F(ModelTest, ChargesMappingsByTheHandle) {
   const Address address = reserve(64 * kGranule);
   ASSERT_TRUE(model_.map(address, 32 * kGranule, model_.create(32 * kGranule, {}).value()).ok());
-  EXPECT_EQ(charged(), 10'800u);
+  EXPECT_EQ(charged(), 11'600u);
   map(address + 32 * kGranule, kGranule);
   map(address + 33 * kGranule, kGranule);
   ASSERT_TRUE(model_.unmap(address, 34 * kGranule).ok());
-  EXPECT_EQ(charged(), 3 * 15'000u);
+  EXPECT_EQ(charged(), 3 * 22'400u);
+}
+
+TEST_F(ModelTest, ChargesMoreForTheFirstMappingOfMemoryForRdma) {
+  const Address address = reserve(2 * kGranule);
+  const Handle handle = model_.create(kGranule, {.rdma_capable = true}).value();
+  (void)charged();
+  ASSERT_TRUE(model_.map(address, kGranule, handle).ok());
+  EXPECT_EQ(charged(), 1'600u + 4'200u);
+  ASSERT_TRUE(model_.map(address + kGranule, kGranule, handle).ok());
+  EXPECT_EQ(charged(), 1'600u);
 }
 
 TEST_F(ModelTest, ChargesAccessByTheHandle) {
   const Address address = reserve(4 * kGiB);
   for (std::uint64_t at = 0; at < 4; ++at) map(address + at * kGranule, kGranule);
   set_access(address, 4 * kGranule, {0});
-  EXPECT_EQ(charged(), 4 * 23'000u);
+  EXPECT_EQ(charged(), 4 * 25'700u);
   set_access(address, 4 * kGranule, {0});
   EXPECT_EQ(charged(), 4 * 650u);
   set_access(address, 4 * kGranule, {0, 1, 2});
@@ -104,7 +114,7 @@ TEST_F(ModelTest, ChargesAccessByTheHandle) {
   EXPECT_EQ(charged(), 78'000u);
   map(address + 2 * kGiB, 64 * kMiB, kSecondDevice);
   set_access(address + 2 * kGiB, 64 * kMiB, {0, 1});
-  EXPECT_EQ(charged(), 23'000u + 42'000u);
+  EXPECT_EQ(charged(), 25'700u + 42'000u);
 }
 
 TEST_F(ModelTest, ChargesAccessToHostMemory) {
@@ -121,13 +131,13 @@ TEST_F(ModelTest, ChargesEvents) {
   const Event event = model_.event_create(0).value();
   charged();
   ASSERT_TRUE(model_.event_record(event, {0, 1}).ok());
-  EXPECT_EQ(charged(), 190u);
+  EXPECT_EQ(charged(), 360u);
   ASSERT_TRUE(model_.event_query(event).ok());
-  EXPECT_EQ(charged(), 140u);
+  EXPECT_EQ(charged(), 360u);
   ASSERT_TRUE(model_.stream_wait({0, 2}, event).ok());
   ASSERT_TRUE(model_.event_synchronize(event).ok());
   ASSERT_TRUE(model_.event_destroy(event).ok());
-  EXPECT_EQ(charged(), 3 * 190u);
+  EXPECT_EQ(charged(), 3 * 360u);
 }
 
 TEST_F(ModelTest, ChargesNothingForCallsThatFail) {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 
+#include "alloc/growth_policy.hpp"
 #include "driver/fault.hpp"
 #include "driver/host.hpp"
 #include "driver/model.hpp"
@@ -149,7 +150,8 @@ class Run {
     const Result<void*> pointer = allocator_->try_allocate(op.amount, 0, handle_of(op.stream));
     if (!tainted() && device_->streams().synchronizations() != waits) {  // there has to be a reason to wait
       const std::uint64_t room = limit() - std::min(limit(), held);
-      if (op.amount + conditions_.options.max_phy_block_bytes <= room) fail("waited with memory left to create");
+      if (op.amount + std::min(conditions_.options.max_phy_block_bytes, alloc::kUsualBlockBytes) <= room)
+        fail("waited with memory left to create");
     }
     if (!pointer) return refused(op, pointer.error());
     const Block block{std::bit_cast<std::uintptr_t>(*pointer), round_up(op.amount, 512), op.stream};
@@ -168,7 +170,8 @@ class Run {
     if (error.code == ErrorCode::out_of_memory) ++outcome_.ooms;
     if (tainted() || reference_.has_open_pools()) return;  // what is free in a pool is for nobody else
     const std::uint64_t granule = conditions_.granularity;
-    const std::uint64_t piece = std::max<std::uint64_t>(conditions_.options.max_phy_block_bytes / granule, 1);
+    const std::uint64_t piece = std::max<std::uint64_t>(
+        std::min(conditions_.options.max_phy_block_bytes, alloc::kUsualBlockBytes) / granule, 1);
     const std::uint64_t wanted = (op.amount + granule - 1) / granule + piece;
     const std::uint64_t total = conditions_.capacity_granules * granule;
     if (op.amount > total && error.code == ErrorCode::invalid_size) return;
