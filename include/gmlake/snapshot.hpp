@@ -25,13 +25,14 @@ struct BlockInfo {
   std::uint64_t bytes = 0;
   std::uint64_t requested_bytes = 0;  // of a live one
   State state = State::free;
+  std::uint64_t stream = 0;  // handle: that a live one was allocated for; else the segment's
 };
 
 struct SegmentInfo {
   std::uint64_t address = 0;
   std::uint64_t bytes = 0;         // reserved addresses
   std::uint64_t mapped_bytes = 0;  // by homes and stale mappings
-  std::uint64_t stream = 0;        // handle
+  std::uint64_t stream = 0;        // handle: whose cache it is
   bool small = false;              // for requests of up to 1 MiB
   PoolId pool;                     // the private pool that it belongs to, if any
   std::vector<BlockInfo> blocks;   // by address, without gaps

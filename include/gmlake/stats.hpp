@@ -75,6 +75,7 @@ struct DeviceStats {
   std::uint64_t revived_mappings = 0;  // old mappings that were taken up again, with no driver call,
   std::uint64_t revived_bytes = 0;     // and their bytes
   std::uint64_t grown_bytes = 0;       // PhyBlocks created for them
+  std::uint64_t borrowed_blocks = 0;   // requests met out of a free run of another stream, where it lies
 
   // How requests that no cached run fitted were met: the rungs of the ladder, first to last.
   std::uint64_t rung_own_stream = 0;

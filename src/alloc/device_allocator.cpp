@@ -198,7 +198,7 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     const MutexLock lock(state_);
     Block* block = find_live(address);  // before the stream: one of another device must not get books here
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
-    StreamState& freed_on = stream ? named_stream({device_, *stream}) : *streams_[block->pool->stream()];
+    StreamState& freed_on = stream ? named_stream({device_, *stream}) : *streams_[allocated_for(*block)];
     const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;
     if (!at_once) fences = defer(block, freed_on.index);
     Pool& pool = *block->pool;
@@ -239,8 +239,8 @@ Status DeviceAllocator::record_stream(Address address, driver::Stream stream) {
   Block* block = find_live(address);
   if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::record_stream, address};
   StreamState& used_on = named_stream(stream);
-  if (block->pool->stream() == used_on.index) return {};
-  std::vector<memory::StreamIndex>& uses = uses_[block];
+  if (allocated_for(*block) == used_on.index) return {};
+  std::vector<memory::StreamIndex>& uses = uses_[block].streams;
   block->used_elsewhere = true;  // it has an entry now, whatever the next line throws
   if (std::find(uses.begin(), uses.end(), used_on.index) == uses.end()) {
     uses.push_back(used_on.index);
@@ -371,7 +371,7 @@ void DeviceAllocator::check_locked() const {
   GMLAKE_CHECK_EQ(segments, mappings_.segments().size());
   std::uint64_t uses = 0;
   for (const auto& stream : streams_) uses += stream->uses;
-  for (const auto& [block, streams] : uses_) uses -= streams.size();
+  for (const auto& [block, of_block] : uses_) uses -= of_block.streams.size();
   GMLAKE_CHECK_EQ(uses, 0u);
   check_deferred(pending_blocks);
   GMLAKE_CHECK_EQ(used_elsewhere, uses_.size());

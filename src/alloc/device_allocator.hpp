@@ -149,16 +149,23 @@ class DeviceAllocator {
  private:
   static constexpr std::uint64_t kForgotten = UINT64_MAX;  // no stream's handle, but of one that is forgotten
 
-  // A block that was freed while other streams were using it. It waits for one fence of each, in their StreamStates.
+  // A block that was freed while other streams than its pool's were using it. It waits for one fence of each, in their
+  // StreamStates.
   struct Deferred {
-    stitch::Block* block = nullptr;
-    std::uint64_t own_tick = 0;  // of its own stream, at the free: what that enqueued on it came before
-    memory::StreamIndex own_stream = 0;
+    stitch::Block* block = nullptr;      // null: its stream has it again (take_again())
+    std::uint64_t own_tick = 0;          // of own_stream, at the free: what that enqueued on it came before
+    memory::StreamIndex own_stream = 0;  // that it was allocated for
     std::uint32_t fences_left = 0;
+    bool borrowed = false;
   };
   struct Awaited {
     std::uint64_t tick = 0;
     Deferred* deferred = nullptr;
+  };
+  // The streams that a live block is used on beside the one that its pool is of; a borrowed one, on all that use it.
+  struct Uses {
+    std::vector<memory::StreamIndex> streams;
+    bool borrowed = false;  // it was allocated for the first of these
   };
   // Lives as long as the allocator, on lines of its own: hits on different streams change different ones at a time.
   struct alignas(kCacheLine) StreamState {
@@ -203,6 +210,8 @@ class DeviceAllocator {
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
   StreamState& named_stream(driver::Stream stream) GMLAKE_REQUIRES(state_);
   StreamState& open_stream(driver::Stream stream) GMLAKE_REQUIRES(state_);
+  // The stream that a live block was allocated for.
+  memory::StreamIndex allocated_for(const stitch::Block& block) const GMLAKE_REQUIRES(state_);
   void drop_uses(const stitch::Block& block) GMLAKE_REQUIRES(state_);
   std::vector<memory::StreamIndex> uses_of(const stitch::Block& block, memory::StreamIndex freed_on) const
       GMLAKE_REQUIRES(state_);
@@ -260,6 +269,23 @@ class DeviceAllocator {
   Found carry_out(const Request& request, const stitch::Plan& plan) GMLAKE_REQUIRES(grow_);
   Found publish(const Request& request, const stitch::Plan& plan, bool succeeded) GMLAKE_REQUIRES(grow_, state_);
   void mark_stale(const memory::Fence& now) GMLAKE_REQUIRES(grow_);
+
+  // What lies free in other streams' pools, used where it lies: device_borrow.cpp.
+  using UsesEntry = std::unordered_map<const stitch::Block*, Uses>::node_type;
+  Found borrow(const Request& request, Reach reach) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  Found borrow_passed(const Request& request, std::vector<memory::Fence>* fences) GMLAKE_REQUIRES(grow_)
+      GMLAKE_EXCLUDES(state_);
+  Found borrow_behind_wait(const Request& request, const std::vector<memory::Fence>& fences) GMLAKE_REQUIRES(grow_)
+      GMLAKE_EXCLUDES(state_);
+  bool recall_borrowed() GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  bool recall_from(const StreamState& borrower) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  Found take_again(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  stitch::Block* find_lendable(const stitch::Pool& pool, std::uint64_t bytes, std::uint64_t waited) const
+      GMLAKE_REQUIRES(state_);
+  Address lend(stitch::Pool& pool, stitch::Block* run, const Request& request, std::size_t runs_before)
+      GMLAKE_REQUIRES(state_);
+  Address hand_over(stitch::Block* block, UsesEntry uses, StreamState& borrower) GMLAKE_REQUIRES(state_);
+
   void note_refusal(const Error& error) GMLAKE_REQUIRES(grow_);
   Status add_segment(const Request& request) GMLAKE_REQUIRES(grow_);
   std::uint64_t address_budget() const;
@@ -294,6 +320,7 @@ class DeviceAllocator {
   // For the history: a block that is handed out, one that is freed at once, and what a plan changed.
   [[gnu::cold]] void note_alloc(const stitch::Block& block);
   [[gnu::cold]] void note_free(const stitch::Block& block);
+  void note_completed(Address address, std::uint64_t bytes, memory::StreamIndex stream) GMLAKE_REQUIRES(state_);
   void note_moves(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_, state_);
   void count(std::uint64_t DeviceStats::*counter) GMLAKE_EXCLUDES(state_);
   // A block that is freed while other streams are using it: device_deferred.cpp. The fences that it waits for are to be
@@ -303,7 +330,9 @@ class DeviceAllocator {
   std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // The same for a few fences, by what Fences knows, of the first `left` streams of awaited_. True: there may be more.
   bool reclaim_some(std::size_t& left, std::uint64_t& returned) GMLAKE_REQUIRES(state_);
-  void complete(const Deferred& deferred) GMLAKE_REQUIRES(state_);
+  static std::uint64_t tick_after(const Deferred& deferred);
+  // `tick`: of the stream whose pool it goes to.
+  void complete(const Deferred& deferred, std::uint64_t tick) GMLAKE_REQUIRES(state_);
   // Both go on past a stream that refuses, and keep its refusal for the request's error.
   void mark_all_streams() GMLAKE_REQUIRES(grow_);
   void wait_for_all_streams() GMLAKE_REQUIRES(grow_);
@@ -412,7 +441,7 @@ class DeviceAllocator {
   StreamState* last_stream_ GMLAKE_GUARDED_BY(state_) = nullptr;  // one that has pools
   PoolRoutes routes_;
   PrivatePools private_pools_ GMLAKE_GUARDED_BY(state_);
-  std::unordered_map<const stitch::Block*, std::vector<memory::StreamIndex>> uses_ GMLAKE_GUARDED_BY(state_);
+  std::unordered_map<const stitch::Block*, Uses> uses_ GMLAKE_GUARDED_BY(state_);
   Slab<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
   std::vector<StreamState*> awaited_ GMLAKE_GUARDED_BY(state_);  // those that something waits for
   mutable Usage usage_ GMLAKE_GUARDED_BY(state_);                // a reader settles pools first: settle_pools()

@@ -23,11 +23,18 @@ constexpr int kFencesPerStep = 32;  // a few microseconds at the worst
 
 }  // namespace
 
-// The streams whose work a block freed on `freed_on` has to outlive, its own not among them.
+memory::StreamIndex DeviceAllocator::allocated_for(const Block& block) const {
+  if (!block.used_elsewhere) return block.pool->stream();
+  const Uses& uses = uses_.at(&block);
+  return uses.borrowed ? uses.streams.front() : block.pool->stream();
+}
+
+// The streams whose work a block freed on `freed_on` has to outlive; the one whose pool it lies in not among them,
+// whose order does, unless the block was borrowed.
 std::vector<memory::StreamIndex> DeviceAllocator::uses_of(const Block& block, memory::StreamIndex freed_on) const {
   std::vector<memory::StreamIndex> uses;
-  if (const auto found = uses_.find(&block); found != uses_.end()) uses = found->second;
-  if (block.pool->stream() != freed_on && std::find(uses.begin(), uses.end(), freed_on) == uses.end()) {
+  if (const auto found = uses_.find(&block); found != uses_.end()) uses = found->second.streams;
+  if (allocated_for(block) != freed_on && std::find(uses.begin(), uses.end(), freed_on) == uses.end()) {
     uses.push_back(freed_on);
   }
   return uses;
@@ -36,7 +43,7 @@ std::vector<memory::StreamIndex> DeviceAllocator::uses_of(const Block& block, me
 void DeviceAllocator::drop_uses(const Block& block) {
   const auto found = uses_.find(&block);
   if (found == uses_.end()) return;
-  for (const memory::StreamIndex use : found->second) --streams_[use]->uses;
+  for (const memory::StreamIndex use : found->second.streams) --streams_[use]->uses;
   uses_.erase(found);
 }
 
@@ -60,8 +67,10 @@ std::vector<memory::Fence> DeviceAllocator::defer(Block* block, memory::StreamIn
     ++streams_[use]->tick;
     if (streams_[use]->awaited.size() == 1) awaited_.push_back(streams_[use].get());
   }
-  const memory::StreamIndex own = block->pool->stream();
-  *deferred = {block, ++streams_[own]->tick, own, static_cast<std::uint32_t>(uses.size())};
+  const memory::StreamIndex own = allocated_for(*block);
+  // A borrowed block has an entry of each stream that used it, and comes back behind the fences of all of them.
+  const bool borrowed = own != block->pool->stream();
+  *deferred = {block, borrowed ? 0 : ++streams_[own]->tick, own, static_cast<std::uint32_t>(uses.size()), borrowed};
   drop_uses(*block);
   return fences;
 }
@@ -88,9 +97,11 @@ bool DeviceAllocator::reclaim_some(std::size_t& left, std::uint64_t& returned) {
       Deferred* const deferred = stream.awaited.front().deferred;
       stream.awaited.pop_front();
       if (--deferred->fences_left != 0) continue;
-      complete(*deferred);
+      if (deferred->block != nullptr) {
+        complete(*deferred, tick_after(*deferred));
+        ++returned;
+      }
       deferred_.put(deferred);
-      ++returned;
     }
     if (stream.awaited.empty()) {
       awaited_[left - 1] = awaited_.back();
@@ -104,18 +115,20 @@ bool DeviceAllocator::reclaim_some(std::size_t& left, std::uint64_t& returned) {
   return false;
 }
 
-void DeviceAllocator::complete(const Deferred& deferred) {
+// Not the tick of now, whose fence nobody has waited for. Where the block was inherited, all ticks of its first stream
+// have passed; and where it was borrowed, its pool's stream has not used it, or a fence of that has passed.
+std::uint64_t DeviceAllocator::tick_after(const Deferred& deferred) {
+  return !deferred.borrowed && deferred.own_stream == deferred.block->pool->stream() ? deferred.own_tick : 0;
+}
+
+void DeviceAllocator::complete(const Deferred& deferred, std::uint64_t tick) {
   Block* const block = deferred.block;
   Pool& pool = *block->pool;
   const driver::Address address = block->address;
   const std::uint64_t bytes = block->bytes;
   const std::size_t runs_before = pool.settled_runs();
-  // Not the tick of now, whose fence nobody has waited for. Where it was inherited, all ticks of its first stream have
-  // passed.
-  pool.give_back(block, deferred.own_stream == pool.stream() ? deferred.own_tick : 0);
-  if (history_.on()) {
-    history_.add(History::Action::free_completed, address, bytes, streams_[pool.stream()]->stream.handle);
-  }
+  pool.give_back(block, tick);
+  if (history_.on()) note_completed(address, bytes, deferred.borrowed ? deferred.own_stream : pool.stream());
   usage_.complete(pool.size_class(), bytes, runs_before, pool.settled_runs());
 }
 
@@ -134,21 +147,26 @@ void DeviceAllocator::check_deferred(std::uint64_t pending_blocks) const {
   std::uint64_t fences = 0;
   std::size_t awaited = 0;
   std::unordered_map<const Deferred*, std::uint32_t> fences_of;
+  std::uint64_t taken_again = 0;
   for (const auto& stream : streams_) {
     awaited += !stream->awaited.empty();
     std::uint64_t last = 0;
     for (const Awaited& waits : stream->awaited) {
       GMLAKE_CHECK(last < waits.tick && waits.tick <= stream->tick);
-      GMLAKE_CHECK(waits.deferred->block->state == stitch::State::pending);
+      const Block* block = waits.deferred->block;
+      GMLAKE_CHECK(block == nullptr || block->state == stitch::State::pending);
       last = waits.tick;
       ++fences_of[waits.deferred];
       ++fences;
     }
   }
-  for (const auto& [deferred, count] : fences_of) GMLAKE_CHECK_EQ(count, deferred->fences_left);
+  for (const auto& [deferred, count] : fences_of) {
+    GMLAKE_CHECK_EQ(count, deferred->fences_left);
+    taken_again += deferred->block == nullptr;
+  }
   GMLAKE_CHECK_EQ(awaited, awaited_.size());
   GMLAKE_CHECK_EQ(fences_of.size(), deferred_.live_count());
-  GMLAKE_CHECK_EQ(pending_blocks, deferred_.live_count());
+  GMLAKE_CHECK_EQ(pending_blocks + taken_again, deferred_.live_count());
 }
 
 }  // namespace gmlake::alloc

@@ -73,6 +73,11 @@ Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t s
   report.stream = request.stream.stream.handle;
   Found found = fit(request);
   std::uint64_t DeviceStats::*counter = nullptr;
+  // Before anything moves or is created: but small requests come by the thousand, and should hit a cache of their own.
+  if (!found && request.pool.size_class() == stitch::SizeClass::large) {
+    found = borrow(request, Reach::passed_streams);
+    if (found) counter = &DeviceStats::rung_passed_streams;
+  }
   for (const Step& step : kLadder) {
     if (found) break;
     tally_ = {};
@@ -106,13 +111,18 @@ DeviceAllocator::Found DeviceAllocator::try_passed_streams(const Request& reques
   mark_all_streams();
   take_in(request);
   if (const Found found = fit(request)) return found;
-  return stitch(request, Reach::passed_streams);
+  if (const Found found = stitch(request, Reach::passed_streams)) return found;
+  return borrow(request, Reach::passed_streams);
 }
 
 DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) {
   // A graph takes no order from outside, and may be launched on streams that no wait is placed on.
   if (!options_.stream_wait || request.pool.pinned() || fences_.captured(request.stream.index)) return std::nullopt;
-  return stitch(request, Reach::all_streams);
+  if (recall_borrowed()) {
+    if (const Found found = fit(request)) return found;
+  }
+  if (const Found found = stitch(request, Reach::all_streams)) return found;
+  return borrow(request, Reach::all_streams);
 }
 
 // Blocks that are cached in sizes that do not fit go back to the driver, and are made anew in sizes that do.
@@ -127,6 +137,7 @@ DeviceAllocator::Found DeviceAllocator::try_wait(const Request& request) {
   wait_for_all_streams();
   take_in(request);
   if (const Found found = fit(request)) return found;
+  if (const Found found = borrow(request, Reach::passed_streams)) return found;
   if (const Found found = try_release_cached(request)) return found;
   // Looked at in steps, free memory that other threads keep moving about may escape a plan. This one sees all of it.
   return stitch(request, Reach::passed_streams, Look::at_once);

@@ -1,6 +1,7 @@
 // What DeviceAllocator holds, as plain values for people and tools.
 #include <algorithm>
 #include <bit>
+#include <unordered_map>
 #include <utility>
 
 #include "alloc/device_allocator.hpp"
@@ -30,7 +31,10 @@ BlockInfo::State shown(State state) {
   return BlockInfo::State::claimed;
 }
 
-SegmentInfo describe_segment(const stitch::Pool& pool, const VmmSegment& segment, std::uint64_t stream, PoolId id) {
+using Borrowers = std::unordered_map<const Block*, std::uint64_t>;  // the streams' handles
+
+SegmentInfo describe_segment(const stitch::Pool& pool, const VmmSegment& segment, std::uint64_t stream, PoolId id,
+                             const Borrowers& borrowers) {
   SegmentInfo info{.address = segment.base,
                    .bytes = segment.bytes(),
                    .mapped_bytes = std::uint64_t{segment.mapped_slots} << segment.granule_shift,
@@ -39,10 +43,12 @@ SegmentInfo describe_segment(const stitch::Pool& pool, const VmmSegment& segment
                    .pool = id,
                    .blocks = {}};
   for (const Block* block = pool.first_block(&segment); block != nullptr; block = block->next) {
+    const auto borrower = borrowers.find(block);
     info.blocks.push_back({.address = block->address,
                            .bytes = block->bytes,
                            .requested_bytes = block->state == State::live ? block->tick_or_requested : 0,
-                           .state = shown(block->state)});
+                           .state = shown(block->state),
+                           .stream = borrower == borrowers.end() ? stream : borrower->second});
   }
   return info;
 }
@@ -124,10 +130,14 @@ DeviceSnapshot DeviceAllocator::snapshot() const {
   private_pools_.for_each([&pools](const PrivatePools::PrivatePool& owner, const stitch::Pool& pool) {
     pools.push_back({&pool, owner.id});
   });
+  Borrowers borrowers;
+  for (const auto& [block, uses] : uses_) {
+    if (uses.borrowed) borrowers.emplace(block, streams_[uses.streams.front()]->stream.handle);
+  }
   for (const auto& [pool, id] : pools) {
     const std::uint64_t stream = streams_[pool->stream()]->stream.handle;
     for (std::size_t i = 0; i < pool->segment_count(); ++i) {
-      snapshot.segments.push_back(describe_segment(*pool, *pool->segment(i), stream, id));
+      snapshot.segments.push_back(describe_segment(*pool, *pool->segment(i), stream, id, borrowers));
     }
   }
   for (const auto* list : {&phy_pool_.in_use(), &phy_pool_.spare()}) {
@@ -177,6 +187,10 @@ void DeviceAllocator::note_free(const Block& block) {
   const std::uint64_t stream = static_cast<const StreamState*>(block.pool->owner)->stream.handle;
   history_.add(History::Action::free_requested, block.address, block.bytes, stream);
   history_.add(History::Action::free_completed, block.address, block.bytes, stream);
+}
+
+void DeviceAllocator::note_completed(Address address, std::uint64_t bytes, memory::StreamIndex stream) {
+  history_.add(History::Action::free_completed, address, bytes, streams_[stream]->stream.handle);
 }
 
 std::uint64_t DeviceAllocator::stream_of(const memory::VmmSegment& segment) {

@@ -7,7 +7,8 @@
 // counts. A block of more than 16 MiB is for large jobs alone, as a share of what they hold. And no block is longer
 // than the request that it is made for, or few short blocks that outlive the others would each pin a long one. Streams
 // have free runs of their own, whose ends are lost to the others, so where there are several, blocks are smaller.
-// docs/decisions/ has the figures: 0001, 0004 for the bound by the request, 0005 for streams, 0008 for large jobs.
+// docs/decisions/ has the figures: 0001, 0004 for the bound by the request, 0005 and 0007 for streams, 0008 for large
+// jobs.
 #pragma once
 
 #include <algorithm>
@@ -39,7 +40,8 @@ inline constexpr std::uint64_t kBlocksPerSettled = 96;      // while nothing is 
 inline constexpr std::uint64_t kBlocksPerChurned = 512;     // then, of the memory that came since
 inline constexpr std::uint64_t kBlocksPerFootprint = 1024;  // but no more than this of all of it,
 inline constexpr std::uint64_t kBlocksPerRequest = 128;     // nor of the request
-inline constexpr std::uint64_t kMostParts = 4;              // of these three, where there are several streams
+inline constexpr std::uint64_t kPartsPerStream = 2;         // each of these three is divided into, where
+inline constexpr std::uint64_t kMostParts = 8;              // there are several streams; at most so many,
 inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;   // and always, of what the limit leaves
 
 inline std::uint32_t growth_granules(const GrowthInput& input) {
@@ -49,7 +51,7 @@ inline std::uint32_t growth_granules(const GrowthInput& input) {
     const std::uint64_t churned = input.footprint_granules - std::min(input.settled_granules, input.footprint_granules);
     share = std::max({churned / kBlocksPerChurned, input.footprint_granules / kBlocksPerFootprint,
                       input.request_granules / kBlocksPerRequest});
-    share /= std::min(std::max<std::uint64_t>(input.streams, 1), kMostParts);
+    if (input.streams > 1) share /= std::min(kPartsPerStream * input.streams, kMostParts);
   }
   share = std::min(share, std::max(input.usual_granules, input.footprint_granules / kBlocksPerLargeJob));
   share = std::min({share, input.headroom_granules / kBlocksPerHeadroom, std::bit_ceil(input.request_granules)});

@@ -73,6 +73,7 @@ constexpr std::array kCounts = {
     Count{"gmlake.revived_mappings", &DeviceStats::revived_mappings},
     Count{"gmlake.revived_bytes", &DeviceStats::revived_bytes},
     Count{"gmlake.grown_bytes", &DeviceStats::grown_bytes},
+    Count{"gmlake.borrowed_blocks", &DeviceStats::borrowed_blocks},
     Count{"gmlake.rung_own_stream", &DeviceStats::rung_own_stream},
     Count{"gmlake.rung_passed_streams", &DeviceStats::rung_passed_streams},
     Count{"gmlake.rung_stream_wait", &DeviceStats::rung_stream_wait},

@@ -100,6 +100,7 @@ void write_segment(Json& out, const SegmentInfo& segment) {
     out.field("bytes", block.bytes);
     out.field("requested_bytes", block.requested_bytes);
     out.field("state", state_name(block.state));
+    if (block.stream != segment.stream) out.field("stream", block.stream);
     out.close('}');
   }
   out.close(']');

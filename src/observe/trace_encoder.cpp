@@ -66,7 +66,7 @@ void TraceEncoder::begin(const DeviceSnapshot& device, std::string& out) {
   for (const SegmentInfo& segment : device.segments) {
     for (const BlockInfo& block : segment.blocks) {
       if (block.state != BlockInfo::State::live) continue;
-      blocks.push_back({block.address, block.requested_bytes, segment.stream});
+      blocks.push_back({block.address, block.requested_bytes, block.stream});
     }
   }
   std::sort(blocks.begin(), blocks.end(), [](const Live& a, const Live& b) { return a.address < b.address; });

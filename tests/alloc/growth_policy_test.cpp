@@ -41,11 +41,11 @@ TEST(GrowthPolicy, MakesSmallerOnesWhereMemoryComesAndGoes) { EXPECT_EQ(growth_g
 TEST(GrowthPolicy, MakesThemSmallerStillWhereStreamsShareThem) {
   GrowthInput input = large_job();
   input.streams = 2;
-  EXPECT_EQ(growth_granules(input), 16u);
+  EXPECT_EQ(growth_granules(input), 8u);
   input.streams = 4;
-  EXPECT_EQ(growth_granules(input), 8u);
+  EXPECT_EQ(growth_granules(input), 4u);
   input.streams = 1000;
-  EXPECT_EQ(growth_granules(input), 8u);
+  EXPECT_EQ(growth_granules(input), 4u);
 }
 
 TEST(GrowthPolicy, MakesNoneLongerThanTheRequest) {

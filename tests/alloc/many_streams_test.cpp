@@ -192,8 +192,11 @@ TEST_F(ManyStreams, HaveThePerThreadDefaultStreamOfEveryThreadForOneStream) {
   std::thread second([&] { other = allocate(kLarge, 2); });
   second.join();
   EXPECT_EQ(other, pointer);
+  model_.streams().hold({0, 2});
+  use(other, kLarge, 2);
   deallocate(other, 2);
   EXPECT_NE(allocate(kLarge, 1), pointer);
+  model_.streams().advance_all();
 }
 
 }  // namespace

@@ -27,10 +27,12 @@ TEST_P(RandomPrograms, EndAsTheReferenceAllows) {
   constexpr std::uint64_t kFirstSeed = 1000;
   const Batch batch = run_random_programs(named.conditions, kFirstSeed, named.test_operations / kShare, named.length);
   const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
-  std::printf("%llu operations, seeds %llu to %llu, %llu out of memory, %llu waits, %llu faults\n",
-              number(batch.sum.operations), number(kFirstSeed), number(batch.last_seed), number(batch.sum.ooms),
-              number(batch.sum.waits), number(batch.sum.faults));
+  std::printf(
+      "%llu operations, seeds %llu to %llu, %llu out of memory, %llu waits, %llu faults, %llu blocks borrowed\n",
+      number(batch.sum.operations), number(kFirstSeed), number(batch.last_seed), number(batch.sum.ooms),
+      number(batch.sum.waits), number(batch.sum.faults), number(batch.sum.borrowed));
   EXPECT_EQ(batch.failure, "");
+  EXPECT_GT(batch.sum.borrowed, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Conditions, RandomPrograms, testing::ValuesIn(named_conditions()),

@@ -37,6 +37,7 @@ OF_STREAMS = "src/alloc/device_streams.cpp"
 PRIVATE_POOLS = "src/alloc/private_pools.cpp"
 LADDER = "src/alloc/device_ladder.cpp"
 DEFERRED = "src/alloc/device_deferred.cpp"
+BORROW = "src/alloc/device_borrow.cpp"
 TRIM = "src/alloc/device_trim.cpp"
 CALLBACKS = "src/alloc/oom_callbacks.cpp"
 OOM = "src/alloc/device_oom.cpp"
@@ -104,10 +105,32 @@ MUTANTS = [
            "const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;",
            "const bool at_once = block->pool->stream() == freed_on.index;", INTERLEAVINGS, "*Model*RecordedUses"),
     mutant("the stream that a block was freed on is forgotten", DEFERRED,
-           "if (block.pool->stream() != freed_on && ", "if (false && ", INTERLEAVINGS, "*Model*FreedOnOtherStreams"),
+           "if (allocated_for(block) != freed_on && ", "if (false && ", INTERLEAVINGS, "*Model*FreedOnOtherStreams"),
     mutant("a deferred block comes back without its own stream's tick", DEFERRED,
-           "pool.give_back(block, deferred.own_stream == pool.stream() ? deferred.own_tick : 0);",
-           "pool.give_back(block, 0);", INTERLEAVINGS, "*Model*"),
+           "complete(*deferred, tick_after(*deferred));", "complete(*deferred, 0);", INTERLEAVINGS, "*Model*"),
+    mutant("a stream borrows before the owner's fence", BORROW,
+           "if (freed.tick <= waited || fences_.passed(freed)) best", "best", INTERLEAVINGS, "*Model*Borrowing"),
+    mutant("a stream borrows behind a wait that it does not make", BORROW,
+           "Status waits = fences_.make_stream_wait(request.stream.index, fence); !waits.ok()",
+           "Status waits = fences_.mark(fence.stream, fence.tick); !waits.ok()", INTERLEAVINGS,
+           "*Model*BorrowingAtTheLimit"),
+    mutant("a borrowed block is not recorded as used by its borrower", BORROW,
+           "  block->used_elsewhere = true;\n", "  block->used_elsewhere = false;\n  uses_.erase(block);\n", INTERLEAVINGS,
+           "*Model*Borrowing"),
+    mutant("a borrowed block that no stream is named for is freed as its owner's", DEFERRED,
+           "return uses.borrowed ? uses.streams.front() : block.pool->stream();", "return block.pool->stream();",
+           "alloc_test", "Borrowed*"),
+    mutant("a borrowed block is its borrower's again while others use it", BORROW,
+           "if (deferred.fences_left != 1 || block->bytes", "if (block->bytes", "alloc_test", "Borrowed*"),
+    mutant("a borrowed block is recalled without a wait", BORROW,
+           "!fences_.make_stream_wait(wait.stream, {borrower.index, wait.tick}).ok();", "false;", "alloc_test",
+           "*Borrowed*"),
+    mutant("a recalled block lies behind an earlier point of its owner", BORROW,
+           "++streams_[loan.stream]->tick", "0", "alloc_test", "*Borrowed*"),
+    mutant("a borrowed block waits for what its owner does elsewhere", DEFERRED,
+           "return !deferred.borrowed && deferred.own_stream == deferred.block->pool->stream() ? deferred.own_tick : 0;",
+           "return deferred.block->pool->stream() == deferred.own_stream ? deferred.own_tick : UINT64_MAX / 2;", "alloc_test",
+           "Borrowed*"),
     mutant("deferred blocks wait for the first of their streams alone", DEFERRED,
            "  const std::vector<memory::StreamIndex> uses = uses_of(*block, freed_on);\n",
            "  std::vector<memory::StreamIndex> uses = uses_of(*block, freed_on);\n  uses.resize(1);\n", INTERLEAVINGS,

@@ -119,6 +119,7 @@ class Stage {
     tally_.host_waits += stats.rung_wait;
     tally_.released += stats.phy_blocks_released;
     tally_.retired += stats.mappings_retired;
+    tally_.borrowed += stats.borrowed_blocks;
     tally_.races += detector_.race_count();
     for (const Race& race : detector_.races()) tally_.unmap_races += race.second.touch == Race::Touch::unmap ? 1 : 0;
     if (mix_.planted != Planted::none) return;  // then the driver has refused things that it never should be asked

@@ -47,6 +47,7 @@ struct Tally {
   std::uint64_t released = 0;      // PhyBlocks
   std::uint64_t retired = 0;       // mappings
   std::uint64_t deferred = 0;      // frees that had to wait for other streams
+  std::uint64_t borrowed = 0;      // requests met out of another stream's free run, where it lies
   std::uint64_t races = 0;
   std::uint64_t unmap_races = 0;    // of them, unmaps of what may be in use
   std::uint64_t wrong_content = 0;  // kernels that did not find what was written

@@ -133,6 +133,7 @@ Batch run_random_programs(const Conditions& conditions, std::uint64_t first_seed
     batch.sum.faults += outcome.faults;
     batch.sum.released += outcome.released;
     batch.sum.spared += outcome.spared;
+    batch.sum.borrowed += outcome.borrowed;
   }
   return batch;
 }

@@ -66,6 +66,7 @@ struct Outcome {
   std::uint64_t faults = 0;
   std::uint64_t released = 0;  // requests met by giving cached memory back to the driver first
   std::uint64_t spared = 0;    // blocks freed by the out-of-memory callback
+  std::uint64_t borrowed = 0;  // requests met out of another stream's free run, where it lies
 };
 
 // In this process: for pasted programs, where a debugger is wanted.

@@ -357,6 +357,7 @@ class Run {
     outcome_.waits = device_->streams().synchronizations();
     const DeviceStats stats = allocator_->stats();
     outcome_.released = stats.rung_release_cached;
+    outcome_.borrowed = stats.borrowed_blocks;
     const std::uint64_t lost = stats.lost_bytes + stats.quarantined_bytes;
     if (lost == 0 && outcome_.failure.empty()) {  // all of the memory can be had again, in one piece
       const Result<void*> all = allocator_->try_allocate(round_down(limit(), conditions_.granularity), 0, handle_of(0));
@@ -401,8 +402,8 @@ Outcome run_program_apart(const Conditions& conditions, const Program& program) 
   const pid_t child = fork();
   if (child == 0) {
     outcome = run_program(conditions, program);
-    const std::array numbers = {outcome.operations, outcome.ooms,     outcome.waits,
-                                outcome.faults,     outcome.released, outcome.spared};
+    const std::array numbers = {outcome.operations, outcome.ooms,   outcome.waits,   outcome.faults,
+                                outcome.released,   outcome.spared, outcome.borrowed};
     std::string message(sizeof numbers, '\0');
     std::memcpy(message.data(), numbers.data(), sizeof numbers);
     message += outcome.failure;
@@ -418,13 +419,20 @@ Outcome run_program_apart(const Conditions& conditions, const Program& program) 
   close(ends[0]);
   int status = 0;
   if (child < 0 || waitpid(child, &status, 0) != child) status = -1;
-  std::array<std::uint64_t, 6> numbers{};
+  std::array<std::uint64_t, 7> numbers{};
   if (status != 0 || message.size() < sizeof numbers) {
     outcome.failure = "the process ended with status " + std::to_string(status);
     return outcome;
   }
   std::memcpy(numbers.data(), message.data(), sizeof numbers);
-  return {message.substr(sizeof numbers), numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
+  return {message.substr(sizeof numbers),
+          numbers[0],
+          numbers[1],
+          numbers[2],
+          numbers[3],
+          numbers[4],
+          numbers[5],
+          numbers[6]};
 }
 
 }  // namespace gmlake::test
