@@ -23,6 +23,9 @@ namespace {
 // The driver reserves no more than this in one piece (measured: 64 TiB work, 128 TiB do not).
 constexpr std::uint64_t kMaxSegmentBytes = std::uint64_t{32} << 40;
 constexpr int kPlansInSteps = 4;  // that other threads may outdate
+// Up to so many streams each have a granule of their own for small requests, whatever the slack: a few that take turns
+// would else take one from each other with every request.
+constexpr std::size_t kStreamsWithAGranule = 32;
 
 }  // namespace
 
@@ -106,7 +109,9 @@ DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request,
   const bool may_collect = !cleared.test(static_cast<std::size_t>(Obstacle::garbage));
   {
     const MutexLock lock(state_);
-    others_first = reach == Reach::own_stream && allocating_.size() > 1;
+    const bool first_granule = request.pool.size_class() == SizeClass::small && request.pool.holds_nothing() &&
+                               allocating_.size() <= kStreamsWithAGranule;
+    others_first = reach == Reach::own_stream && allocating_.size() > 1 && !first_granule;
     pools = donor_pools(request, reach);
     wanted = {.pool = &request.pool,
               .bytes = request.bytes,

@@ -36,6 +36,12 @@ bool Pool::is_vacant(const VmmSegment* segment) const {
   return first->state == State::hole && first->next == nullptr && segment->mapped_slots == 0;
 }
 
+bool Pool::holds_nothing() const {
+  return std::all_of(spaces_.begin(), spaces_.end(), [](const Space& space) {
+    return space.first->state == State::hole && space.first->next == nullptr;
+  });
+}
+
 void Pool::abandon(VmmSegment* segment) {
   GMLAKE_CHECK(is_vacant(segment));
   Space& space = spaces_[segment->index];

@@ -93,6 +93,8 @@ class alignas(kCacheLine) Pool {
   void return_stash(Stash& stash);
 
   const HoleList& holes() const { return holes_; }
+  // No memory lies at its addresses, but for stale mappings.
+  bool holds_nothing() const;
   std::size_t segment_count() const { return spaces_.size(); }
   const memory::VmmSegment* segment(std::size_t i) const { return spaces_[i].segment; }
   Block* first_block(const memory::VmmSegment* segment) const { return spaces_[segment->index].first; }

@@ -128,6 +128,29 @@ TEST_F(ManyStreams, HitTheirCachesInTurnWithNoDriverCallAndNoHostMemory) {
   EXPECT_EQ(model_.clock_ns(), begin);
 }
 
+// Streams that each want a few bytes now and then do not take the same granule from each other again and again.
+TEST_F(ManyStreams, OfWhichAFewTakeTurnsWithSmallRequestsMoveNothing) {
+  constexpr std::uint64_t kFew = 8;
+  for (std::uint64_t stream = 1; stream <= kFew; ++stream) deallocate(allocate(kSmall, stream), stream);
+  const std::uint64_t stitches = allocator_->stats().stitches;
+  for (std::uint64_t i = 0; i < 10 * kFew; ++i) {
+    const std::uint64_t stream = 1 + i % kFew;
+    deallocate(allocate(kSmall, stream), stream);
+  }
+  EXPECT_EQ(allocator_->stats().stitches, stitches);
+  EXPECT_LE(allocator_->stats().all.reserved_bytes.current, kFew * kGranule);
+}
+
+// Nor does one whose granule has gone to a longer request.
+TEST_F(ManyStreams, WithoutAGranuleTakeOneOfTheirOwnAgain) {
+  for (std::uint64_t stream = 1; stream <= 2; ++stream) deallocate(allocate(kSmall, stream), stream);
+  ASSERT_TRUE(allocator_->trim().ok());
+  for (std::uint64_t stream = 1; stream <= 2; ++stream) deallocate(allocate(kSmall, stream), stream);
+  const std::uint64_t stitches = allocator_->stats().stitches;
+  for (std::uint64_t i = 0; i < 10; ++i) deallocate(allocate(kSmall, 1 + i % 2), 1 + i % 2);
+  EXPECT_EQ(allocator_->stats().stitches, stitches);
+}
+
 // What they hold comes together for one request of nearly everything, however many there are.
 TEST_F(ManyStreams, GiveAllOfTheirMemoryToOneRequest) {
   std::vector<void*> blocks;
