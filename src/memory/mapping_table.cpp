@@ -12,6 +12,8 @@ namespace {
 // How many of the oldest stale mappings to look at for one that has passed, where a few are wanted: a stream that
 // stands still may have left thousands.
 constexpr int kOldest = 256;
+// By how many slots a segment's table grows at least: half a kilobyte.
+constexpr std::size_t kMoreSlots = 64;
 
 std::uint32_t end_slot(const Mapping* mapping) { return mapping->slot + mapping->block->granules; }
 
@@ -57,7 +59,7 @@ Result<Mapping*> MappingTable::map(VmmSegment* segment, std::uint32_t slot, PhyB
   GMLAKE_CHECK(end <= segment->slot_count);
   std::vector<Mapping*>& slots = segment->slots;
   if (slots.capacity() < end) {  // had now, used once the driver has mapped
-    slots.reserve(std::clamp<std::size_t>(slots.capacity() / 16 * 17, end, segment->slot_count));
+    slots.reserve(std::clamp<std::size_t>(slots.capacity() / 16 * 17 + kMoreSlots, end, segment->slot_count));
   }
   Mapping* mapping = mappings_.take();
   mapping->block = block;

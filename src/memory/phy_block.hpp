@@ -2,6 +2,7 @@
 // beside this file own them and change them, under the lock of the device's slow path (`grow`).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -71,6 +72,16 @@ struct VmmSegment {
     return static_cast<std::uint32_t>((address - base + granule() - 1) >> granule_shift);
   }
   Mapping* at(std::uint32_t slot) const { return slot < slots.size() ? slots[slot] : nullptr; }
+  // The first slot from `slot` on that something is mapped at; `stop` where there is none before that.
+  std::uint32_t mapped_from(std::uint32_t slot, std::uint32_t stop) const {
+    const auto known = static_cast<std::uint32_t>(std::min<std::size_t>(stop, slots.size()));
+    Mapping* const* at = slots.data();
+    const auto used = [at](std::uint32_t i) { return at[i] != nullptr; };
+    // Long stretches are empty: four at a time.
+    while (slot + 4 <= known && !(used(slot) | used(slot + 1) | used(slot + 2) | used(slot + 3))) slot += 4;
+    while (slot < known && !used(slot)) ++slot;
+    return slot < known ? slot : stop;
+  }
 };
 
 }  // namespace gmlake::memory

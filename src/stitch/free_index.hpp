@@ -132,19 +132,18 @@ class FreeIndex {
     return best;
   }
 
-  // Of the runs of 64 MiB and more, the lowest that is long enough. There are at most a few hundred on any device.
+  // Of the runs of 64 MiB and more, the lowest that is long enough: they are in order of address.
   Block* lowest(std::uint64_t bytes) const {
-    Block* best = nullptr;
-    for (Block* run = bins_[kHugeBin]; run != nullptr; run = run->links.next) {
-      if (run->bytes >= bytes && (best == nullptr || run->address < best->address)) best = run;
-    }
-    return best;
+    Block* run = bins_[kHugeBin];
+    while (run != nullptr && run->bytes < bytes) run = run->links.next;
+    return run;
   }
 
   void link(Block* run, std::size_t bin) {
     ++version_;
     run->bin = static_cast<std::uint16_t>(bin);
     Block* const head = bins_[bin];
+    if (bin == kHugeBin && head != nullptr && head->address < run->address) return link_behind(head, run);
     run->links = {nullptr, head};
     bins_[bin] = run;
     if (head != nullptr) {
@@ -153,6 +152,15 @@ class FreeIndex {
     }
     words_[bin / 64] |= std::uint64_t{1} << (bin % 64);
     summary_ |= std::uint64_t{1} << (bin / 64);
+  }
+
+  // Of the runs from `before` on, behind the last that lies lower. There are at most a few hundred on any device.
+  static void link_behind(Block* before, Block* run) {
+    Block* next = before->links.next;
+    for (; next != nullptr && next->address < run->address; next = next->links.next) before = next;
+    run->links = {before, next};
+    before->links.next = run;
+    if (next != nullptr) next->links.prev = run;
   }
 
   void unlink(Block* run) {
@@ -170,7 +178,9 @@ class FreeIndex {
     if (words_[bin / 64] == 0) summary_ &= ~(std::uint64_t{1} << (bin / 64));
   }
 
-  std::array<Block*, kBins> bins_{};  // the run last put in; the others behind it, by Block::links
+  // Each bin is a list by Block::links: what was put in last comes first, or, of the longest, what lies lowest. Runs
+  // shrink and grow where they are and never change places.
+  std::array<Block*, kBins> bins_{};
   std::array<std::uint64_t, (kBins + 63) / 64> words_{};
   std::uint64_t summary_ = 0;
   std::size_t count_ = 0;

@@ -80,12 +80,16 @@ std::uint64_t Planner::donor_granules() const {
 }
 
 // A stale mapping may be its block's home again where the block is free: spare, or a donor from outside the window.
-bool Planner::may_revive(const PlanRequest& request, StateSteps& steps, const Mapping* mapping, Address begin,
-                         Address end) {
+[[gnu::always_inline]] inline bool Planner::may_revive(const PlanRequest& request, StateSteps& steps,
+                                                       const Mapping* mapping, Address begin, Address end) {
   const Mapping* home = mapping->block->home;
   if (home == nullptr) return true;
-  if (!runs_seen_) see_runs(request, steps, kEnoughRuns);
-  const RunView* run = survey_.run_over(home->segment->address_of(home->slot), end_of(home));
+  if (!runs_seen_) [[unlikely]] {
+    see_runs(request, steps, kEnoughRuns);
+  }
+  const Address at = home->segment->address_of(home->slot);
+  const RunView* run =
+      survey_.run_over(at, at + (std::uint64_t{mapping->block->granules} << home->segment->granule_shift));
   return run != nullptr && (run->end <= begin || run->address >= end);
 }
 
@@ -94,8 +98,11 @@ bool Planner::may_revive(const PlanRequest& request, StateSteps& steps, const Ma
 void Planner::consider(const PlanRequest& request, StateSteps& steps, std::size_t hole, Address begin, Window& best) {
   const std::vector<HoleView>& holes = survey_.holes();
   const VmmSegment* segment = holes[hole].segment;
-  if (request.bytes > segment->end() - begin) return;  // before sums with it could overflow
+  if (request.bytes > segment->end() - begin || best.cost_ns == 0) return;  // before sums with these could overflow
   const Address wanted_end = begin + request.bytes;
+  for (std::size_t i = hole; holes[i].right < wanted_end; ++i) {
+    if (!survey_.joined(i)) return;  // too short
+  }
   Address end = wanted_end;
   std::uint64_t cost_ns = 0;  // of the unmappings
   std::uint64_t empty = 0;
@@ -108,18 +115,13 @@ void Planner::consider(const PlanRequest& request, StateSteps& steps, std::size_
     std::uint32_t slot = segment->slot_of(std::max(begin, view.address));
     const std::uint32_t stop = segment->slot_at_or_after(stop_address);
     while (slot < stop) {
-      if (slot >= segment->slots.size()) {
-        empty += stop - slot;
-        slot = stop;
-        break;
-      }
-      const Mapping* mapping = segment->slots[slot];
+      const Mapping* mapping = segment->at(slot);
       if (mapping == nullptr) {
+        // No further than where it costs too much.
+        const std::uint64_t blocks = std::min<std::uint64_t>((best.cost_ns - 1 - cost_ns) / kMapNs, UINT32_MAX);
+        const std::uint64_t enough = slot + (blocks << unit_shift) - empty + 1;
         const std::uint32_t from = slot;
-        const auto known_end = static_cast<std::uint32_t>(std::min<std::size_t>(stop, segment->slots.size()));
-        do {
-          ++slot;
-        } while (slot < known_end && segment->slots[slot] == nullptr);
+        slot = segment->mapped_from(slot, static_cast<std::uint32_t>(std::min<std::uint64_t>(stop, enough)));
         empty += slot - from;
         if (price() >= best.cost_ns) return;
         continue;
@@ -134,7 +136,7 @@ void Planner::consider(const PlanRequest& request, StateSteps& steps, std::size_
     }
     end = std::max(end, segment->address_of(slot));
     if (view.right >= wanted_end) break;
-    if (price() >= best.cost_ns || !survey_.joined(last)) return;
+    if (price() >= best.cost_ns) return;
   }
   cost_ns = price();
   // One that is nearly all empty has no reason to be here, and would take the addresses that a long neighbour may grow
@@ -228,8 +230,9 @@ std::optional<Plan> Planner::lay_out(const PlanRequest& request, StateSteps& ste
     for (std::uint32_t slot = segment->slot_of(std::max(window.begin, holes[i].address)); slot < stop;) {
       Mapping* mapping = segment->at(slot);
       if (mapping == nullptr) {
-        add_gap(slot, 1);
-        ++slot;
+        const std::uint32_t end = segment->mapped_from(slot, stop);
+        add_gap(slot, end - slot);
+        slot = end;
         continue;
       }
       const std::uint32_t granules = mapping->block->granules;

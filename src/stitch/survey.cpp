@@ -37,6 +37,7 @@ void Survey::begin() {
   by_age_.clear();
   runs_.clear();
   by_address_.clear();
+  last_ = {};
   saw_all_runs_ = false;
 }
 
@@ -93,6 +94,7 @@ void Survey::see_runs(std::span<Pool* const> donors, memory::StreamIndex stream,
                       StateSteps& steps) {
   runs_.clear();
   by_address_.clear();
+  last_ = {};
   saw_all_runs_ = true;
   for (Pool* pool : donors) {
     if (pool->segment_count() == 0) continue;
@@ -116,18 +118,15 @@ void Survey::see_runs(std::span<Pool* const> donors, memory::StreamIndex stream,
             [this](std::uint32_t a, std::uint32_t b) { return runs_[a].address < runs_[b].address; });
 }
 
-const RunView* Survey::run_over(Address begin, Address end) const {
-  const auto begins_at = [this](std::size_t i) { return runs_[by_address_[i]].address; };
-  const std::size_t count = by_address_.size();
-  // Homes of stale mappings side by side lie side by side, as a rule: the place of the last answer is this one's too.
-  if (last_ >= count || begin < begins_at(last_) || (last_ + 1 < count && begin >= begins_at(last_ + 1))) {
-    const auto behind = std::upper_bound(by_address_.begin(), by_address_.end(), begin,
-                                         [this](Address at, std::uint32_t i) { return at < runs_[i].address; });
-    if (behind == by_address_.begin()) return nullptr;
-    last_ = static_cast<std::size_t>(behind - by_address_.begin()) - 1;
-  }
-  const RunView& run = runs_[by_address_[last_]];
-  return end <= run.end ? &run : nullptr;
+Survey::Stretch Survey::stretch_at(Address address) const {
+  const auto behind = std::upper_bound(by_address_.begin(), by_address_.end(), address,
+                                       [this](Address at, std::uint32_t i) { return at < runs_[i].address; });
+  Stretch stretch{0, behind == by_address_.end() ? UINT64_MAX : runs_[*behind].address};
+  if (behind == by_address_.begin()) return stretch;
+  const RunView& before = runs_[behind[-1]];
+  if (address < before.end) return {before.address, before.end, &before};
+  stretch.begin = before.end;
+  return stretch;
 }
 
 }  // namespace gmlake::stitch

@@ -100,18 +100,30 @@ class Survey {
                 StateSteps& steps);
   const std::vector<RunView>& runs() const { return runs_; }
   bool saw_all_runs() const { return saw_all_runs_; }
-  // The run that holds all of [begin, end); null where none that was seen does.
-  const RunView* run_over(Address begin, Address end) const;
+  // The run that holds all of [begin, end); null where none that was seen does. Homes of stale mappings side by side
+  // lie side by side, as a rule: where the last one lay is where this one does.
+  const RunView* run_over(Address begin, Address end) const {
+    if (begin < last_.begin || begin >= last_.end) last_ = stretch_at(begin);
+    return end <= last_.end ? last_.run : nullptr;
+  }
 
  private:
+  // A run that was seen, or all that lies between two.
+  struct Stretch {
+    Address begin = 0;
+    Address end = 0;
+    const RunView* run = nullptr;
+  };
+
   void see_runs_of(Pool& pool, std::uint64_t granule, std::size_t most, StateSteps& steps);
+  Stretch stretch_at(Address address) const;
 
   const memory::Fences& fences_;
   std::vector<HoleView> holes_;
   std::vector<std::uint32_t> by_age_;
   std::vector<RunView> runs_;
   std::vector<std::uint32_t> by_address_;  // of runs_
-  mutable std::size_t last_ = 0;           // place in by_address_ where run_over() found its last answer
+  mutable Stretch last_;                   // where run_over() found its last answer
   bool saw_all_runs_ = false;
 };
 
