@@ -251,6 +251,7 @@ class Run {
     if (op.kind == Op::Kind::begin_pool && !pool.chosen) {
       changed =
           allocator_->begin_pool(id, 0, [stream = op.stream](StreamHandle of) { return of == handle_of(stream); });
+      if (!changed.ok() && tainted()) return;  // what comes first asks the driver about the device
       pool.chosen = op.stream;
       pool.begun = ++pools_begun_;
       if (++pool.references == 1) reference_.open_pool(pool.life = static_cast<std::uint32_t>(pools_begun_));
