@@ -131,8 +131,7 @@ DeviceAllocator::Found DeviceAllocator::take_again(const Request& request) {
     if (history_.on()) note_completed(block->address, block->bytes, request.stream.index);
     block->state = stitch::State::live;
     block->tick_or_requested = request.requested;
-    usage_.complete(pool.size_class(), request.bytes, pool.settled_runs(), pool.settled_runs());
-    shard.usage.allocate(pool.size_class(), request.bytes, request.requested, pool.settled_runs(), pool.settled_runs());
+    usage_.resume(pool.size_class(), request.bytes, request.requested);
     return hand_over(block, std::move(uses), request.stream);
   }
   return std::nullopt;

@@ -116,6 +116,13 @@ void Usage::complete(SizeClass size_class, std::uint64_t bytes, std::uint64_t ru
   settle();
 }
 
+void Usage::resume(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested) {
+  settle();
+  change_pending(size_class, std::uint64_t{0} - 1, std::uint64_t{0} - bytes);
+  shares_[0]->begin_life(size_class, bytes, requested);
+  settle();
+}
+
 void Usage::recount_cached(const Totals& totals) {
   for (std::size_t i = 0; i < totals.size(); ++i) {
     // Signed: of new memory that became live in the same step, the one is counted before the other.

@@ -88,6 +88,13 @@ class Usage {
       }
     }
     static void lower(std::int64_t& room, std::uint64_t amount) { room += static_cast<std::int64_t>(amount); }
+    void begin_life(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested) {
+      for (Rooms* rooms : {&rooms_[static_cast<std::size_t>(size_class)], &rooms_[kBoth]}) {
+        raise((*rooms)[kLiveBlocks], 1);
+        raise((*rooms)[kLiveBytes], bytes);
+        raise((*rooms)[kRequestedBytes], requested);
+      }
+    }
     void end_life(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested) {
       const auto number = static_cast<std::size_t>(size_class);
       for (Rooms* rooms : {&rooms_[number], &rooms_[kBoth]}) {
@@ -125,6 +132,8 @@ class Usage {
   // A live block is freed, and waits for other streams; and then goes back to the cached runs.
   void defer(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested);
   void complete(SizeClass size_class, std::uint64_t bytes, std::uint64_t runs_before, std::uint64_t runs_now);
+  // Or it is live again at once.
+  void resume(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested);
   // The slow path took cached runs out of the books; and put back what became of them.
   void recount_cached(const Totals& totals);
   void recount_homes(const Totals& totals);

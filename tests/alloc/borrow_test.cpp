@@ -182,6 +182,24 @@ TEST_F(Borrowed, BlocksAreTheBorrowersAgainAtOnce) {
   EXPECT_EQ(pending_bytes(), 0u);
 }
 
+// It was never cached in between, and no peak says that it was.
+TEST_F(Borrowed, BlocksThatAreTheBorrowersAgainWereNotCachedMeanwhile) {
+  hold(2);
+  void* run = leave_run(30 * kGranule);
+  void* pointer = machine_.allocate(10 * kGranule, 2);
+  ASSERT_EQ(pointer, run);
+  machine_.allocator().reset_peaks();
+  machine_.deallocate(pointer, 2);
+  ASSERT_EQ(machine_.allocate(10 * kGranule, 2), pointer);
+  const PoolStats stats = machine_.stats().all;
+  EXPECT_EQ(stats.inactive_split_bytes.peak, 20 * kGranule);
+  EXPECT_EQ(stats.allocated_bytes.peak, 10 * kGranule);
+  EXPECT_EQ(stats.active_bytes.peak, 10 * kGranule);
+  EXPECT_EQ(stats.allocation.peak, 1u);
+  EXPECT_EQ(stats.active.peak, 1u);
+  machine_.deallocate(pointer, 2);
+}
+
 TEST_F(Borrowed, BlocksAreNotTheBorrowersAgainWhereOthersUseThem) {
   hold(2);
   hold(3);
