@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -75,11 +76,10 @@ struct VmmSegment {
   // The first slot from `slot` on that something is mapped at; `stop` where there is none before that.
   std::uint32_t mapped_from(std::uint32_t slot, std::uint32_t stop) const {
     const auto known = static_cast<std::uint32_t>(std::min<std::size_t>(stop, slots.size()));
-    Mapping* const* at = slots.data();
-    const auto used = [at](std::uint32_t i) { return at[i] != nullptr; };
+    const auto bits = [at = slots.data()](std::uint32_t i) { return std::bit_cast<std::uintptr_t>(at[i]); };
     // Long stretches are empty: four at a time.
-    while (slot + 4 <= known && !(used(slot) | used(slot + 1) | used(slot + 2) | used(slot + 3))) slot += 4;
-    while (slot < known && !used(slot)) ++slot;
+    while (slot + 4 <= known && (bits(slot) | bits(slot + 1) | bits(slot + 2) | bits(slot + 3)) == 0) slot += 4;
+    while (slot < known && bits(slot) == 0) ++slot;
     return slot < known ? slot : stop;
   }
 };
