@@ -16,6 +16,7 @@
 #include "base/mutex.hpp"
 #include "base/process.hpp"
 #include "driver/driver.hpp"
+#include "driver/per_thread_stream.hpp"
 
 namespace gmlake {
 
@@ -24,6 +25,7 @@ using alloc::DeviceAllocator;
 namespace {
 
 std::uint64_t bits(const void* pointer) { return std::bit_cast<std::uintptr_t>(pointer); }
+std::uint64_t meant_by(StreamHandle stream) { return driver::stream_meant_by(bits(stream)); }
 void* to_pointer(driver::Address address) { return std::bit_cast<void*>(static_cast<std::uintptr_t>(address)); }
 
 // Runs what only running out of host memory can make throw.
@@ -109,7 +111,7 @@ struct Allocator::State final : public alloc::Room {
       const Result<DeviceAllocator*> allocator = device(number);
       if (!allocator) return allocator.error();
       if (bytes == 0) return nullptr;
-      const Result<driver::Address> address = placed->create(bytes, {number, bits(stream)}, placement);
+      const Result<driver::Address> address = placed->create(bytes, {number, meant_by(stream)}, placement);
       audit();
       if (!address) return address.error();
       return to_pointer(*address);
@@ -148,7 +150,7 @@ struct Allocator::State final : public alloc::Room {
       const Result<DeviceAllocator*> allocator = device(device_number);
       if (!allocator) return allocator.error();
       if (bytes == 0) return nullptr;
-      const Result<driver::Address> address = (*allocator)->allocate(bytes, bits(stream), report);
+      const Result<driver::Address> address = (*allocator)->allocate(bytes, meant_by(stream), report);
       audit();
       if (!address) return address.error();
       return to_pointer(*address);
@@ -180,12 +182,12 @@ struct Allocator::State final : public alloc::Room {
     return guarded(Step::record_stream, bits(pointer), [&]() -> Status {
       Status status = Error{ErrorCode::invalid_pointer, Step::record_stream, bits(pointer)};
       any([&](DeviceAllocator& device) {
-        status = device.record_stream(bits(pointer), {stream_device.value_or(device.device()), bits(stream)});
+        status = device.record_stream(bits(pointer), {stream_device.value_or(device.device()), meant_by(stream)});
         return status.ok();
       });
       if (!status.ok() && status.error().code == ErrorCode::invalid_pointer) {
         const int of = placed->device_of(bits(pointer));
-        if (of >= 0) status = placed->record_stream(bits(pointer), {stream_device.value_or(of), bits(stream)});
+        if (of >= 0) status = placed->record_stream(bits(pointer), {stream_device.value_or(of), meant_by(stream)});
       }
       audit();
       return status;
@@ -291,7 +293,7 @@ Result<std::unique_ptr<Allocator>> Allocator::create(driver::Driver& driver, con
 }
 
 Result<void*> Allocator::try_allocate(std::size_t bytes, int device, StreamHandle stream) noexcept {
-  if (void* cached = state_->allocate_cached(bytes, device, bits(stream))) return cached;
+  if (void* cached = state_->allocate_cached(bytes, device, meant_by(stream))) return cached;
   return state_->allocate(bytes, device, stream, nullptr);
 }
 
@@ -328,7 +330,7 @@ Result<void*> Allocator::import_block(const SharedLayout& layout, std::span<cons
   return guarded(Step::share, layout.bytes, [&]() -> Result<void*> {
     const Result<DeviceAllocator*> allocator = state_->device(device);
     if (!allocator) return allocator.error();
-    const Result<driver::Address> address = state_->placed->import(layout, fds, {device, bits(stream)});
+    const Result<driver::Address> address = state_->placed->import(layout, fds, {device, meant_by(stream)});
     state_->audit();
     if (!address) return address.error();
     return to_pointer(*address);
@@ -344,7 +346,7 @@ Status Allocator::enable_peer_access(int device, int peer) noexcept {
 }
 
 void* Allocator::allocate(std::size_t bytes, int device, StreamHandle stream) {
-  if (void* cached = state_->allocate_cached(bytes, device, bits(stream))) return cached;
+  if (void* cached = state_->allocate_cached(bytes, device, meant_by(stream))) return cached;
   std::optional<OutOfMemoryReport> report;
   const Result<void*> pointer = state_->allocate(bytes, device, stream, &report);
   if (pointer) return *pointer;
@@ -362,7 +364,7 @@ void* Allocator::allocate(std::size_t bytes, int device, StreamHandle stream) {
 Status Allocator::try_deallocate(void* pointer) noexcept { return state_->deallocate(pointer, std::nullopt); }
 
 Status Allocator::try_deallocate(void* pointer, StreamHandle stream) noexcept {
-  return state_->deallocate(pointer, bits(stream));
+  return state_->deallocate(pointer, meant_by(stream));
 }
 
 void Allocator::deallocate(void* pointer) noexcept {
@@ -370,7 +372,7 @@ void Allocator::deallocate(void* pointer) noexcept {
 }
 
 void Allocator::deallocate(void* pointer, StreamHandle stream) noexcept {
-  if (!state_->deallocate_at_once(pointer, bits(stream))) state_->count_invalid(try_deallocate(pointer, stream));
+  if (!state_->deallocate_at_once(pointer, meant_by(stream))) state_->count_invalid(try_deallocate(pointer, stream));
 }
 
 Status Allocator::try_record_stream(void* pointer, StreamHandle stream) noexcept {
@@ -394,14 +396,13 @@ void Allocator::record_stream(void* pointer, StreamHandle stream, int stream_dev
 Status Allocator::forget_stream(StreamHandle stream, int device) noexcept {
   if (Status known = state_->check_device(device, Step::forget_stream); !known.ok()) return known;
   return guarded(Step::forget_stream, bits(stream), [&]() -> Status {
+    const driver::Stream gone{device, meant_by(stream)};
     Status first;
     state_->any([&](DeviceAllocator& each) {  // blocks of any device may be in use on it
-      if (Status status = each.forget_stream({device, bits(stream)}); !status.ok() && first.ok()) first = status;
+      if (Status status = each.forget_stream(gone); !status.ok() && first.ok()) first = status;
       return false;
     });
-    if (Status status = state_->placed->forget_stream({device, bits(stream)}); !status.ok() && first.ok()) {
-      first = status;
-    }
+    if (Status status = state_->placed->forget_stream(gone); !status.ok() && first.ok()) first = status;
     state_->audit();
     return first;
   });

@@ -8,6 +8,7 @@
 #include "alloc/hot_path.hpp"
 #include "base/check.hpp"
 #include "base/room.hpp"
+#include "driver/per_thread_stream.hpp"
 #include "gmlake/bytes.hpp"
 
 namespace gmlake::alloc {
@@ -175,7 +176,7 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
   const std::uint64_t rounded = round_up(bytes, kAlignment);
   try {
     if (routes_.any()) [[unlikely]] {
-      if (const auto id = routes_.find(stream_handle(stream)))
+      if (const auto id = routes_.find(stream_handle(driver::handle_of_stream(stream))))
         return allocate_privately(*id, stream, rounded, bytes, report);
     }
     {
@@ -227,7 +228,10 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
   try {
     for (const memory::Fence& fence : fences) (void)fences_.mark(fence.stream, fence.tick).ok();
     // Requests that hit look at no fence: here now and then, so that neither events nor memory pile up.
-    if (many_deferred) reclaim_deferred();
+    if (many_deferred) {
+      forget_ended_threads();
+      reclaim_deferred();
+    }
   } catch (const std::bad_alloc&) {  // of the host: no fence either, and the block is freed all the same
   }
   worker_.wake();  // which asks for the fences as time goes on

@@ -210,6 +210,7 @@ class DeviceAllocator {
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
   StreamState& named_stream(driver::Stream stream) GMLAKE_REQUIRES(state_);
   StreamState& open_stream(driver::Stream stream) GMLAKE_REQUIRES(state_);
+  void forget_ended_threads() GMLAKE_EXCLUDES(grow_, state_);
   // The stream that a live block was allocated for.
   memory::StreamIndex allocated_for(const stitch::Block& block) const GMLAKE_REQUIRES(state_);
   void drop_uses(const stitch::Block& block) GMLAKE_REQUIRES(state_);
@@ -430,6 +431,7 @@ class DeviceAllocator {
 
   std::atomic<std::uint64_t> background_retired_{0};  // written under grow_
   std::atomic<std::uint32_t> slow_requests_{0};       // on the slow path, or waiting for it
+  std::atomic<std::uint64_t> ended_threads_{0};       // how many there were when their streams were last forgotten
 
   // Where the hot path looks for its shard without a lock. Changed with all of `state` held.
   HintMap<StreamState> stream_hints_;  // those that have pools, by handle

@@ -59,6 +59,7 @@ Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t s
       {Rung::wait, &DeviceAllocator::try_wait, &DeviceStats::rung_wait},
   };
   const SlowRequest slow(*this);
+  forget_ended_threads();
   const MutexLock grow(grow_);
   driver_headroom_.reset();
   refusal_.reset();

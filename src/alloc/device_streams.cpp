@@ -5,6 +5,7 @@
 #include "alloc/device_allocator.hpp"
 #include "alloc/hot_path.hpp"
 #include "base/room.hpp"
+#include "driver/per_thread_stream.hpp"
 
 namespace gmlake::alloc {
 
@@ -78,6 +79,26 @@ Status DeviceAllocator::forget_stream(driver::Stream stream) {
   }
   fences_.close(last.stream);  // waits for event calls of others: without the lock that hits take
   return {};
+}
+
+// The per-thread default streams of threads that are no more: nobody can name them again. Those that cannot be now, as
+// during a capture, are the next time.
+void DeviceAllocator::forget_ended_threads() {
+  const std::uint64_t ended = driver::ended_threads();
+  if (ended == ended_threads_.load(std::memory_order_relaxed)) return;
+  std::vector<driver::Stream> streams;
+  {
+    const MutexLock lock(state_);
+    for (const auto& [stream, state] : stream_by_handle_) {
+      if (driver::is_thread_stream(stream.handle)) streams.push_back(stream);
+    }
+  }
+  const std::vector<std::uint64_t> living = driver::living_thread_streams();
+  bool all = true;
+  for (const driver::Stream& stream : streams) {
+    if (!std::binary_search(living.begin(), living.end(), stream.handle)) all = forget_stream(stream).ok() && all;
+  }
+  if (all) ended_threads_.store(ended, std::memory_order_relaxed);
 }
 
 Status DeviceAllocator::begin_pool(PoolId id, StreamFilter filter) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/process.hpp"
+#include "driver/per_thread_stream.hpp"
 
 namespace gmlake::driver {
 
@@ -55,7 +56,9 @@ Status status_of(CUresult result, Step step, std::uint64_t value) {
 }
 
 // Pointers and handles of the driver's are numbers at the seam.
-CUstream stream_of(Stream stream) { return std::bit_cast<CUstream>(static_cast<std::uintptr_t>(stream.handle)); }
+CUstream stream_of(Stream stream) {
+  return std::bit_cast<CUstream>(static_cast<std::uintptr_t>(handle_of_stream(stream.handle)));
+}
 CUevent event_of(Event event) { return std::bit_cast<CUevent>(static_cast<std::uintptr_t>(event)); }
 std::uint64_t number_of(Event event) { return static_cast<std::uint64_t>(event); }
 
@@ -329,6 +332,7 @@ Status CudaDriver::event_synchronize(Event event) {
 }
 
 Status CudaDriver::stream_wait(Stream stream, Event event) {
+  if (is_of_another_thread(stream.handle)) return Error{ErrorCode::not_supported, Step::stream_wait, stream.handle};
   const Current current(*this, stream.device, Step::stream_wait);
   if (!current.status().ok()) return current.status();
   return status_of(api_.stream_wait_event(stream_of(stream), event_of(event), 0), Step::stream_wait, number_of(event));

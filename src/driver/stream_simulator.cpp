@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "driver/per_thread_stream.hpp"
+
 namespace gmlake::driver {
 namespace {
 
@@ -44,6 +46,10 @@ Status StreamSimulator::event_record(Event event, Stream stream) {
     add_violation({Violation::Kind::destroyed_stream, stream});
     return invalid(Step::event_record, stream.handle);
   }
+  if (is_of_another_thread(stream.handle) && captures_ > 0) {
+    add_violation({Violation::Kind::captured_event, stream});
+    return invalid(Step::event_record, stream.handle);
+  }
   state->captured = target.capture != CaptureState::none;
   if (state->captured) return {};
   add(target, {});
@@ -73,6 +79,7 @@ Status StreamSimulator::stream_wait(Stream stream, Event event) {
   MutexLock lock(mutex_);
   const EventState* state = find(event);
   if (state == nullptr) return invalid(Step::stream_wait, bits(event));
+  if (is_of_another_thread(stream.handle)) return Error{ErrorCode::not_supported, Step::stream_wait, stream.handle};
   StreamState& target = streams_[stream_index(stream)];
   if (target.destroyed) {
     add_violation({Violation::Kind::destroyed_stream, stream});
@@ -107,6 +114,7 @@ Result<CaptureState> StreamSimulator::capture_state(Stream stream) {
     add_violation({Violation::Kind::destroyed_stream, stream});
     return invalid(Step::properties, stream.handle);
   }
+  if (is_of_another_thread(stream.handle)) return captures_ > 0 ? CaptureState::implicit : CaptureState::none;
   return state.capture;
 }
 
@@ -194,7 +202,7 @@ Status StreamSimulator::destroy_stream(Stream stream) {
 
 std::uint64_t StreamSimulator::pending(Stream stream) const {
   MutexLock lock(mutex_);
-  const auto found = stream_indices_.find(stream);
+  const auto found = stream_indices_.find({stream.device, stream_meant_by(stream.handle)});
   return found == stream_indices_.end() ? 0 : streams_[found->second].pending.size();
 }
 
@@ -219,6 +227,7 @@ void StreamSimulator::report(const Violation& violation) {
 }
 
 std::uint32_t StreamSimulator::stream_index(Stream stream) {
+  stream.handle = stream_meant_by(stream.handle);
   if (stream == last_stream_) return last_index_;
   const auto [entry, added] = stream_indices_.try_emplace(stream, static_cast<std::uint32_t>(streams_.size()));
   if (added) streams_.emplace_back().name = stream;

@@ -1,7 +1,8 @@
 // Streams and events in software, for the backends that have no GPU. Work completes the moment it is enqueued, unless
 // its stream is on hold: then the caller completes it step by step, and so chooses every interleaving.
 // One operation is one enqueue: a kernel, an event's record, or a wait. A stream completes its operations in order; a
-// wait completes when the point that it waits for has. A stream exists from its first use on.
+// wait completes when the point that it waits for has. A stream exists from its first use on. CU_STREAM_PER_THREAD is the
+// calling thread's, and the same as its number (per_thread_stream.hpp); work may be put on it by that from any thread.
 // Any thread may call anything. One lock inside; no call waits. Recording and querying cost a lock and a table look-up.
 #pragma once
 
@@ -34,7 +35,7 @@ struct Violation {
   enum class Kind : std::uint8_t {
     unmap_in_use,      // a range was unmapped that pending work touches
     no_access,         // a kernel touched a range that its device may not
-    captured_event,    // an event query or wait that breaks a capture, or across the border of one
+    captured_event,    // an event query, record or wait that breaks a capture, or across the border of one
     destroyed_stream,  // a stream was used after it was destroyed
   };
   Kind kind = Kind::unmap_in_use;
@@ -52,7 +53,8 @@ class StreamSimulator {
   StreamSimulator& operator=(const StreamSimulator&) = delete;
 
   // Events, with the contract of Driver. Errors: invalid_value for an unknown or destroyed event, a destroyed stream,
-  // an event recorded on a stream of another device, and whatever a capture forbids.
+  // an event recorded on a stream of another device, and whatever a capture forbids: of another thread's stream, a
+  // record while there is any, since it stands for the legacy default stream. not_supported: such a stream may not wait.
   Event event_create(int device);
   Status event_record(Event event, Stream stream);
   Result<bool> event_query(Event event);

@@ -353,19 +353,19 @@ TEST_F(ScarceBorrowed, BlocksThatWereRecalledReachOthersBehindTheBorrower) {
 TEST_F(Borrowed, BlocksAreShownWithTheStreamTheyWereAllocatedFor) {
   ASSERT_TRUE(machine_.allocator().keep_history(64).ok());
   void* run = leave_run(10 * kGranule);
-  hold(2);
+  hold(5);
   const std::uint64_t before = machine_.allocator().history(0, 0, 64).end;
-  void* pointer = machine_.allocate(10 * kGranule, 2);
+  void* pointer = machine_.allocate(10 * kGranule, 5);
   ASSERT_EQ(pointer, run);
   const Snapshot snapshot = machine_.allocator().snapshot();
   const SegmentInfo& segment = snapshot.devices.at(0).segments.at(0);
   EXPECT_EQ(segment.stream, 1u);
   ASSERT_EQ(segment.blocks.at(0).state, BlockInfo::State::live);
-  EXPECT_EQ(segment.blocks.at(0).stream, 2u);
+  EXPECT_EQ(segment.blocks.at(0).stream, 5u);
   free_block(pointer);
-  EXPECT_EQ(machine_.allocate(10 * kGranule, 2), pointer);
+  EXPECT_EQ(machine_.allocate(10 * kGranule, 5), pointer);
   free_block(pointer);
-  advance(2);
+  advance(5);
   machine_.deallocate(machine_.allocate(10 * kGranule, 1), 1);
   using Action = HistoryEvent::Action;
   std::vector<Action> actions;
@@ -374,7 +374,7 @@ TEST_F(Borrowed, BlocksAreShownWithTheStreamTheyWereAllocatedFor) {
       EXPECT_EQ(event.stream, 1u);
       break;
     }
-    EXPECT_EQ(event.stream, 2u);
+    EXPECT_EQ(event.stream, 5u);
     actions.push_back(event.action);
   }
   EXPECT_EQ(actions, (std::vector{Action::alloc, Action::free_requested, Action::free_completed, Action::alloc,

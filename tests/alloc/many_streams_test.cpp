@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "support/failing_new.hpp"
@@ -177,7 +176,7 @@ TEST_F(ManyStreams, HaveTheNullHandleForTheDefaultStream) {
   deallocate(pointer, 0);
 }
 
-// CU_STREAM_LEGACY is another name of the default stream, and CU_STREAM_PER_THREAD one of many streams: neither shares
+// CU_STREAM_LEGACY is another name of the default stream, and CU_STREAM_PER_THREAD the thread's own: neither shares
 // memory with the default stream, or with each other, without a fence.
 TEST_F(ScarceManyStreams, PassMemoryBetweenTheHandles0And1And2BehindFences) {
   RaceDetector races(model_);
@@ -204,22 +203,6 @@ TEST_F(ScarceManyStreams, PassMemoryBetweenTheHandles0And1And2BehindFences) {
   races.synchronize();
   allocator_.reset();
   allocator_ = std::move(Allocator::create(sheltered_, {.background_worker = false})).value();
-}
-
-// Handle 2 is one stream for the allocator, whichever thread names it: a second thread gets what the first one freed,
-// at once. That is why one thread at a time may use it.
-TEST_F(ManyStreams, HaveThePerThreadDefaultStreamOfEveryThreadForOneStream) {
-  void* pointer = allocate(kLarge, 2);
-  deallocate(pointer, 2);
-  void* other = nullptr;
-  std::thread second([&] { other = allocate(kLarge, 2); });
-  second.join();
-  EXPECT_EQ(other, pointer);
-  model_.streams().hold({0, 2});
-  use(other, kLarge, 2);
-  deallocate(other, 2);
-  EXPECT_NE(allocate(kLarge, 1), pointer);
-  model_.streams().advance_all();
 }
 
 }  // namespace

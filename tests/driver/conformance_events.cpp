@@ -1,5 +1,9 @@
 // The contract of events and streams, and of mapping while work is pending.
+#include <optional>
+#include <thread>
+
 #include "driver/conformance.hpp"
+#include "driver/per_thread_stream.hpp"
 
 namespace gmlake::driver::testing {
 namespace {
@@ -123,6 +127,26 @@ TEST_P(DriverConformance, RefusesEventsThatAreNone) {
 TEST_P(DriverConformance, NoStreamIsCapturedAtFirst) {
   EXPECT_EQ(driver().capture_state(backend_->make_stream(0)).value(), CaptureState::none);
   EXPECT_EQ(driver().capture_state({0, 0}).value(), CaptureState::none);
+}
+
+// No handle names the per-thread default stream of another thread. That of a thread that has ended still has its work.
+TEST_P(DriverConformance, AnEventOnAnotherThreadsStreamPassesAfterItsWork) {
+  std::optional<ThreadStream> other(std::in_place);
+  const Stream others{0, other->number()};
+  const Event event = driver().event_create(0).value();
+  EXPECT_EQ(driver().capture_state(others).value(), CaptureState::none);
+  EXPECT_THAT(driver().stream_wait(others, event), FailsWith(ErrorCode::not_supported, Step::stream_wait));
+  bool blocked = false;
+  std::uint64_t number = 0;
+  std::thread([&] {
+    number = thread_stream();
+    blocked = backend_->block({0, number});
+  }).join();
+  if (!blocked) GTEST_SKIP() << "cannot hold a stream";
+  ASSERT_THAT(driver().event_record(event, {0, number}), Succeeds());
+  EXPECT_FALSE(driver().event_query(event).value());
+  backend_->unblock({0, number});
+  EXPECT_THAT(driver().event_synchronize(event), Succeeds());
 }
 
 TEST_P(DriverConformance, NoMemoryCallWaitsForWork) {

@@ -12,6 +12,7 @@
 
 #include "driver/conformance.hpp"
 #include "driver/cuda.hpp"
+#include "driver/per_thread_stream.hpp"
 
 namespace gmlake::driver::testing {
 namespace {
@@ -96,7 +97,7 @@ class CudaBackend final : public Backend {
 
  private:
   static CUstream pointer_to(Stream stream) {
-    return std::bit_cast<CUstream>(static_cast<std::uintptr_t>(stream.handle));
+    return std::bit_cast<CUstream>(static_cast<std::uintptr_t>(handle_of_stream(stream.handle)));
   }
   void make_current(int device) {
     EXPECT_EQ(extra_.ctx_set_current(contexts_[static_cast<std::size_t>(device)]), cuda::kSuccess);

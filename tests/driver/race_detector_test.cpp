@@ -42,7 +42,7 @@ class RaceDetection : public testing::Test {
   void wait(Stream stream) { EXPECT_TRUE(detector_.stream_wait(stream, event_).ok()); }
 
   static constexpr int kDevices[] = {0};
-  static constexpr Stream a{0, 1}, b{0, 2}, c{0, 3};
+  static constexpr Stream a{0, 11}, b{0, 12}, c{0, 13};
   std::unique_ptr<driver::HostDriver> host_;
   RaceDetector detector_;
   Handle page_{};

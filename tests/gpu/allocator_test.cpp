@@ -1,4 +1,5 @@
 // The allocator on a GPU: its memory under kernels, copies and graphs, and its limit.
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -95,6 +96,29 @@ TEST_F(OnGpu, KeepsItsLimitAndSaysWhatWouldHelp) {
   }
   allocator_->deallocate(most);
   allocator_->deallocate(allocator_->allocate(200 * kMiB));
+}
+
+// One after the other, threads have the same memory, each on its own per-thread default stream, while the work of those
+// before still runs: also that of threads that have ended.
+TEST_F(OnGpu, KeepsThreadsApartThatNameTheirOwnDefaultStream) {
+  constexpr std::size_t kBytes = 700 * kMiB;
+  make({.limit_bytes = kGiB});
+  auto* const own = reinterpret_cast<Gpu::Stream>(std::uintptr_t{2});  // CU_STREAM_PER_THREAD
+  const auto work = [&](std::uint64_t seed) {
+    gpu_->make_current();
+    void* block = allocator_->allocate(kBytes, 0, own);
+    gpu_->spin(50'000'000, own);
+    gpu_->fill(block, kBytes, seed, own);
+    gpu_->spin(50'000'000, own);
+    gpu_->check(block, kBytes, seed, own);
+    allocator_->deallocate(block, own);
+  };
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    if (i % 4 == 3) work(i);  // this thread, which lives on
+    if (i % 4 != 3) std::thread(work, i).join();
+  }
+  EXPECT_EQ(stats().rung_wait, 0u);
+  EXPECT_LE(stats().all.reserved_bytes.peak, kGiB);
 }
 
 // A graph's memory comes from a private pool: replayed while other memory is stitched all around it, it finds its own.

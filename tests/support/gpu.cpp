@@ -210,11 +210,10 @@ std::unique_ptr<Gpu> Gpu::make(int device) {
 bool Gpu::open() {
   call_ = std::make_unique<Functions>();
   CUdevice ordinal = 0;
-  CUcontext context = nullptr;
   if (!call_->find() || call_->init(0) != 0 || call_->device_get(&ordinal, device_) != 0) return false;
-  retained_ = call_->primary_ctx_retain(&context, ordinal) == 0;
+  retained_ = call_->primary_ctx_retain(&context_, ordinal) == 0;
   void* module = nullptr;
-  if (!retained_ || call_->ctx_set_current(context) != 0 || call_->module_load(&module, kKernels) != 0) return false;
+  if (!retained_ || call_->ctx_set_current(context_) != 0 || call_->module_load(&module, kKernels) != 0) return false;
   if (call_->module_get_function(&fill_, module, "fill") != 0) return false;
   if (call_->module_get_function(&check_, module, "check") != 0) return false;
   if (call_->module_get_function(&spin_, module, "spin") != 0) return false;
@@ -231,6 +230,8 @@ Gpu::~Gpu() {
   if (wrong_ != nullptr) free(wrong_);
   (void)call_->primary_ctx_release(device_);
 }
+
+void Gpu::make_current() { want(call_->ctx_set_current(context_), "cuCtxSetCurrent"); }
 
 Gpu::Stream Gpu::make_stream() {
   Stream stream = nullptr;

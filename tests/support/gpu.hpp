@@ -1,6 +1,7 @@
 // A GPU as the tests and benches use it, beside what the library does with it: kernels that write and check patterns,
 // copies, graphs, memory of other allocators. Found at run time in the driver, so nothing here needs a toolkit; the
-// kernels are PTX, which the driver compiles. One thread a Gpu; its device's primary context is current from make() on.
+// kernels are PTX, which the driver compiles. One thread a Gpu at a time; its device's primary context is current on the
+// thread that made it.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +25,7 @@ class Gpu {
   Gpu(const Gpu&) = delete;
   Gpu& operator=(const Gpu&) = delete;
 
+  void make_current();  // its context, for a thread that uses it when no other does
   Stream make_stream();
   void synchronize(Stream stream);
   // Each enqueues, and ends the process with the driver's answer where that is an error.
@@ -72,6 +74,7 @@ class Gpu {
 
   int device_;
   bool retained_ = false;
+  driver::cuda::CUcontext context_ = nullptr;
   std::unique_ptr<Functions> call_;
   void* fill_ = nullptr;
   void* check_ = nullptr;

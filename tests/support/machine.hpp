@@ -75,6 +75,7 @@ class Machine {
   Allocator& allocator() { return *allocator_; }
   driver::SimulatedDriver& device() { return *device_; }
   driver::FaultDriver& fault() { return fault_; }
+  driver::Driver& wrapper() { return *wrapper_; }
   driver::StreamSimulator& streams() { return device_->streams(); }
   driver::CallCounts calls() const { return record_.counts(); }
   DeviceStats stats(int device = 0) const { return allocator_->stats(device); }

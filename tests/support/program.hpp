@@ -45,7 +45,8 @@ struct Conditions {
   bool host = false;  // the host driver, with contents; else the model
   std::uint64_t granularity = std::uint64_t{64} << 10;
   std::uint64_t capacity_granules = 256;
-  std::uint32_t streams = 4;  // the odd ones are on hold: they complete work at `advance` alone
+  // The odd ones are on hold: they complete work at `advance` alone. Of each four, two are per-thread default streams.
+  std::uint32_t streams = 4;
   Options options = {};
   // What generate() makes:
   std::uint64_t max_bytes = std::uint64_t{8} << 20;  // of one block; sizes are even over powers of two from 1 B

@@ -11,11 +11,13 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "alloc/growth_policy.hpp"
 #include "driver/fault.hpp"
 #include "driver/host.hpp"
 #include "driver/model.hpp"
+#include "driver/per_thread_stream.hpp"
 #include "gmlake/allocator.hpp"
 #include "gmlake/bytes.hpp"
 #include "support/contents.hpp"
@@ -33,7 +35,13 @@ driver::Fault fault_of(const Op& op) {
   return {.kind = {}, .nth = op.amount, .sticky = (op.stream & 4) != 0, .code = kCodes[op.stream & 3]};
 }
 
-StreamHandle handle_of(std::uint32_t stream) { return std::bit_cast<StreamHandle>(std::uintptr_t{stream}); }
+// Of each four streams, two are the per-thread default streams of threads of their own.
+bool is_of_thread(std::uint32_t stream) { return stream % 4 >= 2; }
+
+// As the caller names a stream: its own always by the same handle.
+StreamHandle handle_of(std::uint32_t stream) {
+  return std::bit_cast<StreamHandle>(std::uintptr_t{is_of_thread(stream) ? driver::kPerThreadStream : stream});
+}
 
 class Run {
  public:
@@ -44,13 +52,21 @@ class Run {
         races_(reference_),
         fault_(races_),
         limit_(conditions.options.limit_bytes) {
-    for (std::uint32_t stream = 1; stream < conditions.streams; stream += 2) device_->streams().hold({0, stream});
+    threads_.resize(conditions.streams);
+    for (std::uint32_t stream = 0; stream < conditions.streams; ++stream) {
+      if (is_of_thread(stream)) threads_[stream] = std::make_unique<driver::ThreadStream>();
+      if (stream % 2 == 1) device_->streams().hold(name_of(stream));
+    }
     restart();
   }
+  ~Run() { driver::ThreadStream::impersonate(nullptr); }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
 
   Outcome run(const Program& program) {
     for (const Op& op : program) {
       step(op);
+      be_caller_of(0);
       if (conditions_.options.background_worker) (void)allocator_->background_step();
       ++outcome_.operations;
       if (outcome_.failure.empty() && outcome_.operations % 64 == 0) compare();
@@ -68,6 +84,7 @@ class Run {
     driver::Address address = 0;
     std::uint64_t bytes = 0;
     std::uint32_t stream = 0;
+    driver::Stream name = {};  // of the stream, whoever's it is by now
     bool orphan = false;  // its stream was forgotten: nothing of the block's is enqueued on it any more
   };
   struct Pool {
@@ -104,8 +121,22 @@ class Run {
     if (spare_ == 0 || live_.empty()) return false;
     --spare_;
     ++outcome_.spared;
+    const driver::ThreadStream* const caller = caller_;
     release({Op::Kind::free, live_.begin()->first, 0, ~0u});
+    driver::ThreadStream::impersonate(caller_ = caller);  // who goes on asking for memory
     return true;
+  }
+
+  // The thread that names the stream by handle_of(), which the caller is from here on: `main`, where it is nobody's own.
+  void be_caller_of(std::uint32_t stream) {
+    const driver::ThreadStream* thread = threads_[stream].get();
+    if (thread == caller_) return;
+    driver::ThreadStream::impersonate(thread);
+    caller_ = thread;
+  }
+  // The same for all threads.
+  driver::Stream name_of(std::uint32_t stream) const {
+    return {0, threads_[stream] ? threads_[stream]->number() : stream};
   }
 
   void fail(const std::string& what) {
@@ -130,23 +161,25 @@ class Run {
         }
       };
     }
-    races_.kernel({0, stream}, accesses);
-    if (!reference_.launch({0, stream}, accesses, std::move(kernel)).ok()) fail("a kernel could not touch its block");
+    races_.kernel(name_of(stream), accesses);
+    if (!reference_.launch(name_of(stream), accesses, std::move(kernel)).ok()) fail("a kernel could not touch its block");
   }
 
-  // `waiter` waits for all that `other` has so far, as a caller who uses memory on two streams makes it.
-  void order_after(std::uint32_t waiter, std::uint32_t other) {
+  // `waiter` waits for all that the block's stream has so far, as a caller who uses memory on two streams makes it.
+  void order_after(std::uint32_t waiter, const Block& block) {
     const Result<driver::Event> event = races_.event_create(0);
-    if (!event || !races_.event_record(*event, {0, other}).ok() || !races_.stream_wait({0, waiter}, *event).ok() ||
-        !races_.event_destroy(*event).ok()) {
-      fail("an event of the caller's failed");
-    }
+    be_caller_of(block.stream);
+    bool done = event && races_.event_record(*event, block.name).ok();
+    be_caller_of(waiter);
+    done = done && races_.stream_wait(name_of(waiter), *event).ok() && races_.event_destroy(*event).ok();
+    if (!done) fail("an event of the caller's failed");
   }
 
   void allocate(const Op& op) {
     if (live_.count(op.block) != 0) return;
     const std::uint64_t waits = device_->streams().synchronizations();
     const std::uint64_t held = device_->usage().physical_bytes;
+    be_caller_of(op.stream);
     const Result<void*> pointer = allocator_->try_allocate(op.amount, 0, handle_of(op.stream));
     if (!tainted() && device_->streams().synchronizations() != waits) {  // there has to be a reason to wait
       const std::uint64_t room = limit() - std::min(limit(), held);
@@ -154,8 +187,8 @@ class Run {
         fail("waited with memory left to create");
     }
     if (!pointer) return refused(op, pointer.error());
-    const Block block{std::bit_cast<std::uintptr_t>(*pointer), round_up(op.amount, 512), op.stream};
-    if (std::string why = reference_.allocated(block.address, block.bytes, {0, op.stream}, pool_of(op.stream));
+    const Block block{std::bit_cast<std::uintptr_t>(*pointer), round_up(op.amount, 512), op.stream, name_of(op.stream)};
+    if (std::string why = reference_.allocated(block.address, block.bytes, name_of(op.stream), pool_of(op.stream));
         !why.empty()) {
       return fail("block " + std::to_string(op.block) + " " + why);
     }
@@ -190,19 +223,21 @@ class Run {
     const auto found = live_.find(op.block);
     if (found == live_.end()) return;
     const Block block = found->second;
-    std::optional<driver::Stream> freed_on;
+    std::optional<std::uint32_t> freed_on;
+    std::optional<driver::Stream> name;
     if (!block.orphan) {
       const std::uint32_t stream = op.stream == ~0u ? block.stream : op.stream;
-      if (stream != block.stream) order_after(stream, block.stream);
+      be_caller_of(stream);
+      if (stream != block.stream) order_after(stream, block);
       work(op.block, block, stream, false);
-      freed_on = driver::Stream{0, stream};
+      freed_on = stream;
+      name = name_of(stream);
     }
-    if (std::string why = reference_.freed(block.address, freed_on); !why.empty()) fail(why);
+    if (std::string why = reference_.freed(block.address, name); !why.empty()) fail(why);
     const std::uint64_t waits = device_->streams().synchronizations();
     void* pointer = std::bit_cast<void*>(block.address);
-    const Status freed =
-        freed_on ? allocator_->try_deallocate(pointer, handle_of(static_cast<std::uint32_t>(freed_on->handle)))
-                 : allocator_->try_deallocate(pointer);
+    const Status freed = freed_on ? allocator_->try_deallocate(pointer, handle_of(*freed_on))
+                                  : allocator_->try_deallocate(pointer);
     if (device_->streams().synchronizations() != waits) fail("a free waited for the device");
     if (!freed.ok()) fail("a free was refused: " + describe(freed.error()));
     requested_ -= sizes_[op.block];
@@ -215,21 +250,43 @@ class Run {
     if (found == live_.end()) return;
     const Block& block = found->second;
     if (block.orphan && op.stream == block.stream) return;
-    if (op.stream != block.stream) order_after(op.stream, block.stream);
+    if (op.stream != block.stream) order_after(op.stream, block);
     work(op.block, block, op.stream, false);
-    (void)reference_.recorded(block.address, {0, op.stream});
+    (void)reference_.recorded(block.address, name_of(op.stream));
+    be_caller_of(op.stream);
     const Status status = allocator_->try_record_stream(std::bit_cast<void*>(block.address), handle_of(op.stream));
     if (!status.ok()) fail("record_stream was refused: " + describe(status.error()));
   }
 
+  // Of the two threads in four one says so, and the other ends, which the allocator has to find out.
   void forget(std::uint32_t stream) {
+    if (stream % 4 == 3) return end_thread(stream);
+    be_caller_of(stream);
     const Status forgotten = allocator_->forget_stream(handle_of(stream));
     if (!forgotten.ok()) {
       if (!tainted()) fail("forget_stream failed: " + describe(forgotten.error()));
       return;
     }
-    reference_.forgotten({0, stream});
+    leave_orphans(stream);
+  }
+
+  void end_thread(std::uint32_t stream) {
+    be_caller_of(0);
+    leave_orphans(stream);
+    ended_.push_back(name_of(stream));  // whose work goes on
+    threads_[stream] = std::make_unique<driver::ThreadStream>();
+    device_->streams().hold(name_of(stream));
+  }
+
+  void leave_orphans(std::uint32_t stream) {
+    reference_.forgotten(name_of(stream));
     for (auto& [id, block] : live_) block.orphan = block.orphan || block.stream == stream;
+  }
+
+  void advance(std::uint32_t stream, std::uint64_t operations) {
+    device_->streams().advance(name_of(stream), operations);
+    for (const driver::Stream& ended : ended_) device_->streams().advance(ended, operations);
+    std::erase_if(ended_, [this](const driver::Stream& ended) { return device_->streams().pending(ended) == 0; });
   }
 
   // Which pool an allocation on that stream belongs to, as the program's filters have it; 0: none.
@@ -237,7 +294,7 @@ class Run {
     std::uint32_t chosen = 0;
     std::uint64_t begun = 0;
     for (const auto& [number, pool] : pools_) {
-      if (pool.chosen != stream || pool.begun < begun) continue;
+      if (!pool.chosen || handle_of(*pool.chosen) != handle_of(stream) || pool.begun < begun) continue;
       chosen = pool.life;
       begun = pool.begun;
     }
@@ -297,7 +354,7 @@ class Run {
         }
         break;
       case Op::Kind::advance:
-        device_->streams().advance({0, op.stream}, op.amount);
+        advance(op.stream, op.amount);
         break;
       case Op::Kind::trim:
         if (Status trimmed = allocator_->trim(op.amount); !trimmed.ok() && !tainted()) fail("trim failed");
@@ -372,6 +429,9 @@ class Run {
 
   const Conditions& conditions_;
   Outcome outcome_;
+  std::vector<std::unique_ptr<driver::ThreadStream>> threads_;  // by stream; null where it is no thread's own
+  const driver::ThreadStream* caller_ = nullptr;
+  std::vector<driver::Stream> ended_;  // of threads that are no more, with work to do
   std::unique_ptr<driver::SimulatedDriver> device_;
   Reference reference_;
   RaceDetector races_;

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <iterator>
 
+#include "driver/per_thread_stream.hpp"
+
 namespace gmlake::test {
 namespace {
 
@@ -33,6 +35,7 @@ std::string describe(const Race& race) {
 }
 
 std::uint32_t RaceDetector::index_of(Stream stream) {
+  stream.handle = driver::stream_meant_by(stream.handle);
   for (std::size_t i = 0; i < streams_.size(); ++i) {
     if (streams_[i].name == stream) return static_cast<std::uint32_t>(i);
   }
