@@ -4,11 +4,15 @@
 // driver is empty (Machine sees to that).
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "driver/host.hpp"
+#include "driver/per_thread_stream.hpp"
 #include "fault_scenarios.hpp"
 #include "support/failing_new.hpp"
 #include "support/machine.hpp"
@@ -88,6 +92,7 @@ class FailingHostMemory : public ::testing::TestWithParam<Scenario> {
   }
 
   static void sweep(bool host) {
+    (void)driver::thread_stream();  // which a thread has for good once it has named it
     const Run undisturbed = strike(host, UINT64_MAX, false);
     EXPECT_FALSE(undisturbed.reached);
     EXPECT_EQ(undisturbed.failures, 0);
@@ -115,6 +120,30 @@ class FailingHostMemory : public ::testing::TestWithParam<Scenario> {
 
 TEST_P(FailingHostMemory, OnTheModelIsSurvived) { sweep(false); }
 TEST_P(FailingHostMemory, OnTheHostLeavesTheContents) { sweep(true); }
+
+// A thread whose number could not be kept counts as ended from the start: its stream is forgotten again and again, and
+// serves all the same.
+TEST(FailingHostMemoryOfAThread, LeavesItsOwnStreamUsable) {
+  Machine machine(small_model());
+  std::array<std::optional<driver::ThreadStream>, 64> threads;  // more than ended before
+  {
+    const gmlake::testing::FailingNew none(1, true);
+    for (auto& thread : threads) thread.emplace();
+    EXPECT_TRUE(none.reached());
+  }
+  const std::vector<std::uint64_t> living = driver::living_thread_streams();
+  EXPECT_FALSE(std::binary_search(living.begin(), living.end(), threads.back()->number()));
+  driver::ThreadStream::impersonate(&*threads.back());
+  for (int i = 0; i < 3; ++i) {
+    void* pointer = machine.allocate(3 * kGranule, driver::kPerThreadStream);
+    threads.front().reset();  // one that ends
+    threads.front().emplace();
+    machine.deallocate(machine.allocate(9 * kGranule, driver::kPerThreadStream), driver::kPerThreadStream);
+    machine.deallocate(pointer, driver::kPerThreadStream);
+  }
+  driver::ThreadStream::impersonate(nullptr);
+  EXPECT_LE(machine.stats().all.reserved_bytes.current, 12 * kGranule);
+}
 
 // The allocator goes with everything still in place, and not one allocation succeeds meanwhile.
 TEST_P(FailingHostMemory, IsNotNeededToShutDown) {
