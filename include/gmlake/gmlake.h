@@ -14,8 +14,9 @@
  *     Destroying NULL is nothing, and no error. Texts that a function returns belong to the library.
  *  5. Threads. Any thread may call any function at any time, with two exceptions: a handle is destroyed when no other
  *     call that was given it is still going on, and one vir_block is used by one thread at a time.
- *  6. Streams. A stream is a CUstream or cudaStream_t of the device in question; NULL is its default stream. Nothing
- *     here waits for the device but gmlake_trim and, before an out-of-memory error, a request for memory.
+ *  6. Streams. A stream is a CUstream or cudaStream_t of the device in question; NULL is its default stream, and
+ *     CU_STREAM_PER_THREAD the calling thread's, which reports and histories show as a number from 2^52. Nothing here
+ *     waits for the device but gmlake_trim and, before an out-of-memory error, a request for memory.
  *  7. Sizes are bytes, devices are numbered from 0. A size of 0 gives a NULL pointer and GMLAKE_OK where the function
  *     says so, else GMLAKE_INVALID_SIZE. Memory comes in multiples of 512 bytes, aligned to 512, with unspecified
  *     contents.

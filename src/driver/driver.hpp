@@ -33,9 +33,9 @@ using Address = std::uint64_t;  // an address on the device; 0 is never handed o
 enum class Handle : std::uint64_t { none = 0 };  // physical memory, as CUmemGenericAllocationHandle
 enum class Event : std::uint64_t { none = 0 };   // a point on a stream, as CUevent
 
-// A stream of one device, as (device, CUstream). Handle 0 is the device's default stream; a per-thread default stream has
-// its number for a handle (per_thread_stream.hpp). On another thread than its own, what asks about it is answered for
-// the legacy default stream, which comes after it, and an event is recorded there.
+// A stream of one device, as (device, CUstream). Handle 0 is the device's default stream; a per-thread default stream
+// has its number for a handle (per_thread_stream.hpp). On another thread than its own, what asks about it is answered
+// for the legacy default stream, which comes after it, and an event is recorded there.
 struct Stream {
   int device = 0;
   std::uint64_t handle = 0;
@@ -132,10 +132,10 @@ class Driver {
   virtual Status event_record(Event event, Stream stream) = 0;
   // True when all work enqueued before the record, and all that it waited for, is complete.
   virtual Result<bool> event_query(Event event) = 0;
-  virtual Status event_synchronize(Event event) = 0;           // waits, on the calling thread
+  virtual Status event_synchronize(Event event) = 0;  // waits, on the calling thread
   // Later work on `stream` waits, on the device. Errors: not_supported (another thread's per-thread default stream).
   virtual Status stream_wait(Stream stream, Event event) = 0;
-  virtual Status event_destroy(Event event) = 0;               // waits that were enqueued with it stay
+  virtual Status event_destroy(Event event) = 0;  // waits that were enqueued with it stay
 
   virtual Result<CaptureState> capture_state(Stream stream) = 0;
   // Sets the calling thread's mode and gives the one before, as cuThreadExchangeStreamCaptureMode. Cannot fail.

@@ -1,9 +1,10 @@
 // Streams and events in software, for the backends that have no GPU. Work completes the moment it is enqueued, unless
 // its stream is on hold: then the caller completes it step by step, and so chooses every interleaving.
 // One operation is one enqueue: a kernel, an event's record, or a wait. A stream completes its operations in order; a
-// wait completes when the point that it waits for has. A stream exists from its first use on. CU_STREAM_PER_THREAD is the
-// calling thread's, and the same as its number (per_thread_stream.hpp); work may be put on it by that from any thread.
-// Any thread may call anything. One lock inside; no call waits. Recording and querying cost a lock and a table look-up.
+// wait completes when the point that it waits for has. A stream exists from its first use on. CU_STREAM_PER_THREAD is
+// the calling thread's, and the same as its number (per_thread_stream.hpp); work may be put on it by that from any
+// thread. Any thread may call anything. One lock inside; no call waits. Recording and querying cost a lock and a table
+// look-up.
 #pragma once
 
 #include <atomic>
@@ -54,7 +55,8 @@ class StreamSimulator {
 
   // Events, with the contract of Driver. Errors: invalid_value for an unknown or destroyed event, a destroyed stream,
   // an event recorded on a stream of another device, and whatever a capture forbids: of another thread's stream, a
-  // record while there is any, since it stands for the legacy default stream. not_supported: such a stream may not wait.
+  // record while there is any, since it stands for the legacy default stream. not_supported: such a stream may not
+  // wait.
   Event event_create(int device);
   Status event_record(Event event, Stream stream);
   Result<bool> event_query(Event event);

@@ -55,7 +55,8 @@ TEST(PerThreadStream, OfAThreadThatNeverNamedItHasNone) {
 }
 
 TEST(PerThreadStream, IsMeantByOneHandleAlone) {
-  for (const std::uint64_t handle : {std::uint64_t{0}, kLegacyStream, std::uint64_t{3}, std::uint64_t{0x7f0000001000}}) {
+  for (const std::uint64_t handle :
+       {std::uint64_t{0}, kLegacyStream, std::uint64_t{3}, std::uint64_t{0x7f0000001000}}) {
     EXPECT_EQ(stream_meant_by(handle), handle);
     EXPECT_EQ(handle_of_stream(handle), handle);
     EXPECT_FALSE(is_thread_stream(handle));

@@ -275,6 +275,21 @@ MUTANTS = [
     mutant("growth below the threshold collects", GARBAGE, "return after > threshold ? after - threshold : 0;",
            "return after;", "alloc_test", "Garbage*"),
 
+    # The streams of threads.
+    mutant("the default streams of all threads are one", "src/driver/per_thread_stream.hpp",
+           "  return handle == kPerThreadStream ? thread_stream() : handle;\n",
+           "  return handle == kPerThreadStream ? kThreadStreamBit : handle;\n", "alloc_test", "PerThreadStreams*"),
+    mutant("an event for another thread's stream is recorded on the caller's own", "src/driver/per_thread_stream.cpp",
+           "  return stream == current ? kPerThreadStream : kLegacyStream;\n", "  return kPerThreadStream;\n",
+           "driver_test", "PerThreadStream.*"),
+    mutant("the streams of threads that ended are kept", LADDER, "  forget_ended_threads();\n", "", "alloc_test",
+           "PerThreadStreams*"),
+    mutant("what a capture keeps from being forgotten is never tried again", OF_STREAMS,
+           "  if (all) ended_threads_.store(", "  (void)all, ended_threads_.store(", "alloc_test", "PerThreadStreams*"),
+    mutant("a pool's filter sees the number of a thread's stream", DEVICE,
+           "routes_.find(stream_handle(driver::handle_of_stream(stream)))", "routes_.find(stream_handle(stream))",
+           "alloc_test", "PerThreadStreams*"),
+
     # Private pools.
     mutant("of nested pools the outer one has the allocation", PRIVATE_POOLS,
            "for (std::size_t i = routes_.size(); i-- > 0;) {", "for (std::size_t i = 0; i < routes_.size(); ++i) {",

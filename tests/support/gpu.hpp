@@ -1,7 +1,7 @@
 // A GPU as the tests and benches use it, beside what the library does with it: kernels that write and check patterns,
 // copies, graphs, memory of other allocators. Found at run time in the driver, so nothing here needs a toolkit; the
-// kernels are PTX, which the driver compiles. One thread a Gpu at a time; its device's primary context is current on the
-// thread that made it.
+// kernels are PTX, which the driver compiles. One thread a Gpu at a time; its device's primary context is current on
+// the thread that made it.
 #pragma once
 
 #include <cstddef>

@@ -85,7 +85,7 @@ class Run {
     std::uint64_t bytes = 0;
     std::uint32_t stream = 0;
     driver::Stream name = {};  // of the stream, whoever's it is by now
-    bool orphan = false;  // its stream was forgotten: nothing of the block's is enqueued on it any more
+    bool orphan = false;       // its stream was forgotten: nothing of the block's is enqueued on it any more
   };
   struct Pool {
     std::uint64_t references = 0;
@@ -127,7 +127,8 @@ class Run {
     return true;
   }
 
-  // The thread that names the stream by handle_of(), which the caller is from here on: `main`, where it is nobody's own.
+  // The thread that names the stream by handle_of(), which the caller is from here on: `main`, where it is nobody's
+  // own.
   void be_caller_of(std::uint32_t stream) {
     const driver::ThreadStream* thread = threads_[stream].get();
     if (thread == caller_) return;
@@ -162,7 +163,8 @@ class Run {
       };
     }
     races_.kernel(name_of(stream), accesses);
-    if (!reference_.launch(name_of(stream), accesses, std::move(kernel)).ok()) fail("a kernel could not touch its block");
+    if (!reference_.launch(name_of(stream), accesses, std::move(kernel)).ok())
+      fail("a kernel could not touch its block");
   }
 
   // `waiter` waits for all that the block's stream has so far, as a caller who uses memory on two streams makes it.
@@ -236,8 +238,8 @@ class Run {
     if (std::string why = reference_.freed(block.address, name); !why.empty()) fail(why);
     const std::uint64_t waits = device_->streams().synchronizations();
     void* pointer = std::bit_cast<void*>(block.address);
-    const Status freed = freed_on ? allocator_->try_deallocate(pointer, handle_of(*freed_on))
-                                  : allocator_->try_deallocate(pointer);
+    const Status freed =
+        freed_on ? allocator_->try_deallocate(pointer, handle_of(*freed_on)) : allocator_->try_deallocate(pointer);
     if (device_->streams().synchronizations() != waits) fail("a free waited for the device");
     if (!freed.ok()) fail("a free was refused: " + describe(freed.error()));
     requested_ -= sizes_[op.block];
