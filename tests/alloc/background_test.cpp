@@ -71,7 +71,7 @@ TEST(BackgroundSteps, RetireAheadOfTheBoundAlone) {
     EXPECT_LE(now - unmapped, kRetiredAtOnce);
     unmapped = now;
   }
-  EXPECT_EQ(machine.stats().background_retired, 8u);
+  EXPECT_GE(machine.stats().background_retired, 8u);  // more where it began late
   EXPECT_EQ(machine.stats().mappings_retired, 18u);
   EXPECT_EQ(machine.stats().stale_bytes, 12 * kGranule);
   EXPECT_FALSE(machine.allocator().background_step());
@@ -180,6 +180,23 @@ TEST(BackgroundThread, LooksAgainByItselfWhileSomethingWaitsForTheDevice) {
   wait_until([&] { return steps == 5; });
 }
 
+// A job that frees all the time what other streams use pays for a wake now and then, not for one with each free.
+TEST(BackgroundThread, TakesAStepAMillisecondWhileItIsWokenAllTheTime) {
+  std::atomic<std::int64_t> steps = 0;
+  BackgroundWorker worker(
+      [&] {
+        ++steps;
+        return BackgroundWorker::Next::idle;
+      },
+      BackgroundWorker::Mode::thread);
+  const auto begin = std::chrono::steady_clock::now();
+  while (steps < 20) worker.wake();
+  worker.stop();
+  const auto elapsed =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin).count();
+  EXPECT_LE(steps, elapsed + 2);
+}
+
 TEST(BackgroundThread, LosesNoWakeThatComesDuringAStep) {
   std::atomic<int> wanted = 0;
   std::atomic<int> seen = 0;
@@ -273,7 +290,7 @@ TEST(BackgroundThread, RetiresAndReturnsWithNoRequestThatAsks) {
   Machine machine(small_model(40), kLowBound, Worker::thread);
   const Stitched blocks(machine);
   wait_until([&] { return machine.stats().stale_bytes == 12 * kGranule; });
-  EXPECT_EQ(machine.stats().background_retired, 8u);
+  EXPECT_GE(machine.stats().background_retired, 8u);  // more where it began late
   machine.streams().hold({0, 2});
   machine.deallocate(blocks.first);
   void* block = machine.allocate(kGranule);

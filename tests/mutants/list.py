@@ -302,6 +302,9 @@ MUTANTS = [
     # The background worker.
     mutant("a wake that comes during a step is lost", WORKER, "    if (next != Next::idle) awake_.store(true);\n",
            "    awake_.store(next != Next::idle);\n", "alloc_background_test", "BackgroundThread.TakesAnother*"),
+    mutant("the worker steps once for each free", WORKER,
+           "next == Next::again ? ", "next != Next::later ? ",
+           "alloc_background_test", "BackgroundThread.TakesAStep*"),
     mutant("the worker takes the program's signals", WORKER,
            "    const BlockedSignals blocked;  // the new thread inherits them\n", "", "alloc_background_test"),
 
