@@ -228,10 +228,7 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
   try {
     for (const memory::Fence& fence : fences) (void)fences_.mark(fence.stream, fence.tick).ok();
     // Requests that hit look at no fence: here now and then, so that neither events nor memory pile up.
-    if (many_deferred) {
-      forget_ended_threads();
-      reclaim_deferred();
-    }
+    if (many_deferred) reclaim_deferred();
   } catch (const std::bad_alloc&) {  // of the host: no fence either, and the block is freed all the same
   }
   worker_.wake();  // which asks for the fences as time goes on

@@ -431,7 +431,7 @@ class DeviceAllocator {
 
   std::atomic<std::uint64_t> background_retired_{0};  // written under grow_
   std::atomic<std::uint32_t> slow_requests_{0};       // on the slow path, or waiting for it
-  std::atomic<std::uint64_t> ended_threads_{0};       // how many there were when their streams were last forgotten
+  std::atomic<std::uint64_t> numbered_threads_{0};    // when streams of threads that have ended were last forgotten
 
   // Where the hot path looks for its shard without a lock. Changed with all of `state` held.
   HintMap<StreamState> stream_hints_;  // those that have pools, by handle

@@ -59,7 +59,10 @@ Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t s
       {Rung::wait, &DeviceAllocator::try_wait, &DeviceStats::rung_wait},
   };
   const SlowRequest slow(*this);
-  forget_ended_threads();
+  try {
+    forget_ended_threads();
+  } catch (const std::bad_alloc&) {  // of the host: the next time
+  }
   const MutexLock grow(grow_);
   driver_headroom_.reset();
   refusal_.reset();

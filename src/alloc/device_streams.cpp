@@ -12,6 +12,12 @@ namespace gmlake::alloc {
 using stitch::Pool;
 using stitch::SizeClass;
 
+namespace {
+
+constexpr std::size_t kForgottenAtOnce = 64;  // streams of threads, at a few microseconds each
+
+}  // namespace
+
 DeviceAllocator::StreamState& DeviceAllocator::named_stream(driver::Stream stream) {
   if (last_stream_ != nullptr && last_stream_->stream == stream) return *last_stream_;
   const auto found = stream_by_handle_.find(stream);
@@ -81,24 +87,25 @@ Status DeviceAllocator::forget_stream(driver::Stream stream) {
   return {};
 }
 
-// The per-thread default streams of threads that are no more: nobody can name them again. Those that cannot be now, as
-// during a capture, are the next time.
+// The per-thread default streams of threads that have ended: nobody can name them again. There are more of them only
+// where threads have come that are new. Those that cannot be forgotten now, as during a capture, are the next time.
 void DeviceAllocator::forget_ended_threads() {
-  const std::uint64_t ended = driver::ended_threads();
-  if (ended == ended_threads_.load(std::memory_order_relaxed)) return;
-  std::vector<driver::Stream> streams;
+  const std::uint64_t threads = driver::numbered_threads();
+  if (threads == numbered_threads_.load(std::memory_order_relaxed)) return;
+  std::vector<driver::Stream> streams;  // before the look at who lives, which need not see who comes later
   {
     const MutexLock lock(state_);
     for (const auto& [stream, state] : stream_by_handle_) {
       if (driver::is_thread_stream(stream.handle)) streams.push_back(stream);
     }
   }
-  const std::vector<std::uint64_t> living = driver::living_thread_streams();
-  bool all = true;
+  const driver::LivingThreads living;
+  std::size_t left = kForgottenAtOnce;
   for (const driver::Stream& stream : streams) {
-    if (!std::binary_search(living.begin(), living.end(), stream.handle)) all = forget_stream(stream).ok() && all;
+    if (!living.lack(stream.handle)) continue;
+    if (left-- == 0 || !forget_stream(stream).ok()) return;
   }
-  if (all) ended_threads_.store(ended, std::memory_order_relaxed);
+  numbered_threads_.store(threads, std::memory_order_relaxed);
 }
 
 Status DeviceAllocator::begin_pool(PoolId id, StreamFilter filter) {

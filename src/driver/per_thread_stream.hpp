@@ -8,7 +8,8 @@
 // blocking streams of the device were given before, and the per-thread ones are blocking streams (CUDA Driver API,
 // "Stream synchronization behavior").
 //
-// Any thread may call anything at any time, in the child of a fork too: there is no lock.
+// Any thread may call anything at any time, in the child of a fork too: there is no lock. Nothing runs when a thread
+// ends: who wants to know looks.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,8 @@ namespace gmlake::driver {
 inline constexpr std::uint64_t kLegacyStream = 1;     // CU_STREAM_LEGACY
 inline constexpr std::uint64_t kPerThreadStream = 2;  // CU_STREAM_PER_THREAD
 
-// Numbers have this bit as their highest. It is above every address of a process, so no other handle is a number; and
-// numbers stay exact where all there is is a double, as in most that read JSON.
+// Numbers have this bit as their highest. It is above every address that a process is given unasked, so no other handle
+// is a number; and numbers stay exact where all there is is a double, as in most that read JSON.
 inline constexpr std::uint64_t kThreadStreamBit = std::uint64_t{1} << 52;
 
 constexpr bool is_thread_stream(std::uint64_t stream) {
@@ -42,14 +43,27 @@ inline std::uint64_t stream_meant_by(std::uint64_t handle) noexcept {
 // an event or to ask for a capture, not to make the stream wait.
 std::uint64_t handle_of_stream(std::uint64_t stream) noexcept;
 
-// How many threads that had a number have ended, and the numbers of those that have not, ascending. Who asks for them
-// after a look at the first misses none that had ended by then. Throws std::bad_alloc.
-std::uint64_t ended_threads() noexcept;
-std::vector<std::uint64_t> living_thread_streams();
+// How many threads have a number or had one. Where it is what it was, so are those that have ended: nobody needs to
+// look.
+std::uint64_t numbered_threads() noexcept;
+
+// The numbers of threads that are there, ascending. A thread is there as long as the system knows it: what it destroys
+// last may still enqueue work. One whose id is a younger thread's by now counts as there until that one has a number or
+// ends.
+class LivingThreads {
+ public:
+  LivingThreads();  // one system call for each of them; throws std::bad_alloc
+
+  // Whether that number, given out before the look, is that of a thread which has ended.
+  bool lack(std::uint64_t stream) const;
+
+ private:
+  std::vector<std::uint64_t> numbers_;
+};
 
 struct ThreadSlot;
 
-// What gives a thread its number, and ends with the thread. Tests make some and have one thread pass for several.
+// A thread by its number alone, which ends with this object: tests have one thread pass for several.
 class ThreadStream {
  public:
   ThreadStream() noexcept;
@@ -63,7 +77,7 @@ class ThreadStream {
 
  private:
   std::uint64_t number_;
-  ThreadSlot* slot_;  // null for want of host memory: it counts as ended from the start
+  ThreadSlot* slot_;
 };
 
 }  // namespace gmlake::driver

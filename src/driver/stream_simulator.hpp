@@ -55,7 +55,7 @@ class StreamSimulator {
 
   // Events, with the contract of Driver. Errors: invalid_value for an unknown or destroyed event, a destroyed stream,
   // an event recorded on a stream of another device, and whatever a capture forbids: of another thread's stream, a
-  // record while there is any, since it stands for the legacy default stream. not_supported: such a stream may not
+  // record while there is any, as if every stream were a blocking one. not_supported: such a stream may not
   // wait.
   Event event_create(int device);
   Status event_record(Event event, Stream stream);

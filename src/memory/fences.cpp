@@ -5,6 +5,7 @@
 
 #include "base/check.hpp"
 #include "base/room.hpp"
+#include "driver/per_thread_stream.hpp"
 
 namespace gmlake::memory {
 
@@ -210,12 +211,16 @@ Status Fences::wait(const Fence& fence) {
 }
 
 Status Fences::make_stream_wait(StreamIndex waiter, const Fence& fence) {
+  const driver::Stream waits = stream(waiter);
+  if (driver::is_of_another_thread(waits.handle)) {  // before an event is recorded in vain
+    return Error{ErrorCode::not_supported, Step::stream_wait, waits.handle};
+  }
   const MutexLock lock(calls_);
   if (Status marked = mark_locked(fence.stream, fence.tick); !marked) return marked;
   if (passed(fence)) return {};
-  if (Status free = check_capture(stream(waiter), Step::stream_wait); !free.ok()) return free;
+  if (Status free = check_capture(waits, Step::stream_wait); !free.ok()) return free;
   for (const Mark& mark : clocks_[fence.stream].marks) {
-    if (mark.tick >= fence.tick) return driver_.stream_wait(stream(waiter), mark.event);
+    if (mark.tick >= fence.tick) return driver_.stream_wait(waits, mark.event);
   }
   GMLAKE_CHECK(false);
 }

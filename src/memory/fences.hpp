@@ -66,7 +66,7 @@ class Fences {
   Status wait(const Fence& fence);
 
   // Makes later work on `waiter` wait, on the device, for the fence. Marks it first where needed. Errors: also
-  // `captured`, where the waiter is: a graph takes no order from outside.
+  // `captured`, where the waiter is: a graph takes no order from outside; not_supported, where it is another thread's.
   Status make_stream_wait(StreamIndex waiter, const Fence& fence);
 
   std::uint64_t events_pending() const { return pending_.load(std::memory_order_relaxed); }

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/check.hpp"
+#include "driver/per_thread_stream.hpp"
 #include "gmlake/bytes.hpp"
 #include "replay/held_streams.hpp"
 #include "replay/stamps.hpp"
@@ -15,7 +16,8 @@ namespace gmlake::replay {
 
 namespace {
 
-constexpr std::uint64_t kHeldHandles = std::uint64_t{0x4845'4C44} << 32;  // "HELD": no stream of a driver lies there
+constexpr std::uint64_t kHeldHandles = std::uint64_t{0x4845'4C44} << 32;    // "HELD": no stream of a driver lies there
+constexpr std::uint64_t kThreadHandles = std::uint64_t{0x5448'5244} << 32;  // "THRD": nor there
 constexpr std::uint64_t kProgressSteps = 100;
 constexpr std::uint64_t kMinBlock = 512;  // what peak_allocated_bytes rounds to
 
@@ -41,6 +43,8 @@ std::vector<driver::Stream> device_streams(const DeviceTrace& trace, const Repla
   std::vector<driver::Stream> streams;
   for (std::size_t i = 0; i < trace.streams.size(); ++i) {
     std::uint64_t handle = trace.held_streams[i] ? kHeldHandles + i : trace.streams[i];
+    // To this process it would be its own thread's, or that of a thread it does not have.
+    if (handle == driver::kPerThreadStream || driver::is_thread_stream(handle)) handle = kThreadHandles + i;
     if (!options.stream_handles.empty()) handle = options.stream_handles[i];
     streams.push_back({options.device, handle});
   }

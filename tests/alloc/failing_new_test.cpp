@@ -4,7 +4,6 @@
 // driver is empty (Machine sees to that).
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <memory>
@@ -121,9 +120,8 @@ class FailingHostMemory : public ::testing::TestWithParam<Scenario> {
 TEST_P(FailingHostMemory, OnTheModelIsSurvived) { sweep(false); }
 TEST_P(FailingHostMemory, OnTheHostLeavesTheContents) { sweep(true); }
 
-// A thread whose number could not be kept counts as ended from the start: its stream is forgotten again and again, and
-// serves all the same.
-TEST(FailingHostMemoryOfAThread, LeavesItsOwnStreamUsable) {
+// A thread whose number could not be kept counts as one that lives, for good.
+TEST(FailingHostMemoryOfAThread, LeavesItsOwnStreamAsItIs) {
   Machine machine(small_model());
   std::array<std::optional<driver::ThreadStream>, 64> threads;  // more than ended before
   {
@@ -131,18 +129,21 @@ TEST(FailingHostMemoryOfAThread, LeavesItsOwnStreamUsable) {
     for (auto& thread : threads) thread.emplace();
     EXPECT_TRUE(none.reached());
   }
-  const std::vector<std::uint64_t> living = driver::living_thread_streams();
-  EXPECT_FALSE(std::binary_search(living.begin(), living.end(), threads.back()->number()));
+  const std::uint64_t number = threads.back()->number();
+  EXPECT_FALSE(driver::LivingThreads().lack(number));
   driver::ThreadStream::impersonate(&*threads.back());
-  for (int i = 0; i < 3; ++i) {
-    void* pointer = machine.allocate(3 * kGranule, driver::kPerThreadStream);
-    threads.front().reset();  // one that ends
-    threads.front().emplace();
-    machine.deallocate(machine.allocate(9 * kGranule, driver::kPerThreadStream), driver::kPerThreadStream);
-    machine.deallocate(pointer, driver::kPerThreadStream);
-  }
+  void* pointer = machine.allocate(3 * kGranule, driver::kPerThreadStream);
   driver::ThreadStream::impersonate(nullptr);
-  EXPECT_LE(machine.stats().all.reserved_bytes.current, 12 * kGranule);
+  const driver::ThreadStream another;  // that comes: those before are looked at
+  machine.deallocate(machine.allocate(9 * kGranule, 5), 5);
+  driver::ThreadStream::impersonate(&*threads.back());
+  machine.streams().hold({0, number});
+  ASSERT_TRUE(machine.device().launch({0, number}, {{address_of(pointer), 3 * kGranule, true}}).ok());
+  machine.deallocate(pointer, driver::kPerThreadStream);
+  EXPECT_EQ(machine.allocate(3 * kGranule, driver::kPerThreadStream), pointer);
+  machine.deallocate(pointer, driver::kPerThreadStream);
+  driver::ThreadStream::impersonate(nullptr);
+  EXPECT_NE(machine.allocate(3 * kGranule, 5), pointer);
 }
 
 // The allocator goes with everything still in place, and not one allocation succeeds meanwhile.

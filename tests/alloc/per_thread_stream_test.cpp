@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <thread>
 #include <vector>
 
 #include "driver/per_thread_stream.hpp"
+#include "support/forwarding_driver.hpp"
 #include "support/machine.hpp"
 #include "support/race_detector.hpp"
 
@@ -192,8 +194,9 @@ TEST_F(PerThreadStreams, AreShownToFiltersByTheHandleThatTheCallerKnows) {
   EXPECT_EQ(seen, (std::vector{stream_handle(2), stream_handle(2), stream_handle(5)}));
 }
 
-// Nothing tells another thread that this stream is captured; that something is, the legacy stream does.
-TEST_F(PerThreadStreams, AreNotAskedAboutWhileAnythingIsCaptured) {
+// Nothing tells another thread that this stream is captured; that a blocking one is, the legacy stream does. Here every
+// stream is one.
+TEST_F(PerThreadStreams, AreNotMarkedByOthersDuringACapture) {
   be(first_);
   void* pointer = allocate(kLarge);
   use(pointer, kLarge);
@@ -231,12 +234,14 @@ TEST_F(PerThreadStreams, OfThreadsThatEndedAreForgottenAfterACapture) {
   deallocate(pointer);
   be(second_);
   first_.reset();
+  const ThreadStream another;  // those that have ended are looked for when one has come
   machine_.streams().set_capture({0, 7}, driver::CaptureState::active);
   void* other = allocate(kLarge);
   EXPECT_NE(other, pointer);
   machine_.streams().set_capture({0, 7}, driver::CaptureState::none);
   void* more = allocate(3 * kLarge);
-  for (const SegmentInfo& segment : machine_.allocator().snapshot().devices.at(0).segments) {
+  const Snapshot snapshot = machine_.allocator().snapshot();
+  for (const SegmentInfo& segment : snapshot.devices.at(0).segments) {
     EXPECT_EQ(segment.stream, second_->number());  // the other one's are inherited
   }
   deallocate(more);
@@ -283,6 +288,24 @@ TEST_F(PerThreadStreams, OfManyThreadsInTurnNeedTheBooksOfOne) {
   be(std::nullopt);
 }
 
+// Nor do threads leave books behind that name their stream in a free alone, while all requests hit.
+TEST_F(PerThreadStreams, OfManyThreadsThatOnlyFreeAreForgottenInTheBackground) {
+  be(std::nullopt);
+  machine_.deallocate(machine_.allocate(1000));
+  for (int i = 0; i < 300; ++i) {
+    void* pointer = machine_.allocate(1000);
+    first_.emplace();
+    be(first_);
+    deallocate(pointer);
+    be(std::nullopt);
+    while (machine_.allocator().background_step()) {
+    }
+  }
+  const driver::CallCounts before = machine_.calls();
+  machine_.deallocate(machine_.allocate(kLarge));
+  EXPECT_LE((machine_.calls() - before).event_record, 8u);  // not one for each of the streams that there were
+}
+
 TEST_F(PerThreadStreams, UsePlacedBlocksAsTheCallersOwn) {
   driver::ModelOptions model = small_model();
   model.devices = 2;
@@ -322,6 +345,69 @@ TEST(PerThreadStreamsOfThreads, ServeAllOfThemAtOnce) {
   }
   allocator.deallocate(handed.load());
   EXPECT_EQ(machine.stats().all.allocation.current, 0u);
+}
+
+// Of a thread, to be destroyed after what gives the thread its number.
+struct LateObject {
+  std::function<void()> at_end;
+  ~LateObject() {
+    if (at_end) at_end();
+  }
+};
+thread_local LateObject late;
+
+TEST(PerThreadStreamsOfThreads, ServeWhatTheirThreadsDestroyLast) {
+  Machine machine(small_model());
+  Allocator& allocator = machine.allocator();
+  void* pointer = nullptr;
+  std::thread([&] {
+    late.at_end = [&] {
+      std::thread([&] { machine.deallocate(machine.allocate(3 * kLarge, 5), 5); }).join();  // looks who has ended
+      machine.streams().hold({0, kPerThreadStream});
+      EXPECT_TRUE(machine.device().launch({0, kPerThreadStream}, {{address_of(pointer), kLarge, true}}).ok());
+      allocator.deallocate(pointer);
+    };
+    pointer = allocator.allocate(kLarge, 0, stream_handle(kPerThreadStream));
+  }).join();
+  for (int i = 0; i < 3; ++i) EXPECT_NE(machine.allocate(kLarge, 5), pointer);
+}
+
+// A trim waits for the device; a free beside it does not, whoever has ended.
+TEST(PerThreadStreamsOfThreads, ThatEndedKeepNoFreeWaiting) {
+  static std::atomic<bool> open;
+  static std::atomic<bool> waiting;
+  class Waits final : public ForwardingDriver {
+   public:
+    using ForwardingDriver::ForwardingDriver;
+    Status event_synchronize(Event event) override {
+      waiting = true;
+      while (!open) std::this_thread::yield();
+      return ForwardingDriver::event_synchronize(event);
+    }
+  };
+  open = waiting = false;
+  Machine machine(std::make_unique<driver::ModelDriver>(small_model()), {}, [](driver::Driver& inner) {
+    return std::unique_ptr<driver::Driver>(std::make_unique<Waits>(inner));
+  });
+  Allocator& allocator = machine.allocator();
+  machine.streams().hold({0, 7});
+  std::vector<void*> blocks;
+  for (int i = 0; i < 200; ++i) {
+    blocks.push_back(allocator.allocate(1000, 0, stream_handle(5)));
+    allocator.record_stream(blocks.back(), stream_handle(7));
+    ASSERT_TRUE(machine.device().launch({0, 7}, {{address_of(blocks.back()), 1000, true}}).ok());
+  }
+  std::thread([&] {
+    void* pointer = allocator.allocate(1000, 0, stream_handle(kPerThreadStream));
+    allocator.deallocate(pointer, stream_handle(kPerThreadStream));
+  }).join();
+  allocator.deallocate(blocks.back());
+  blocks.pop_back();
+  std::thread trims([&] { EXPECT_TRUE(allocator.trim().ok()); });
+  while (!waiting) std::this_thread::yield();
+  for (void* block : blocks) allocator.deallocate(block);  // where one waits, this test hangs
+  open = true;
+  trims.join();
 }
 
 // What one thread uses, the other never has: neither gets an address that the other's work may still touch.

@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <functional>
 #include <set>
 #include <thread>
 #include <vector>
@@ -10,11 +15,21 @@
 namespace gmlake::driver {
 namespace {
 
-bool lives(std::uint64_t number) {
-  const std::vector<std::uint64_t> living = living_thread_streams();
-  EXPECT_TRUE(std::is_sorted(living.begin(), living.end()));
-  return std::binary_search(living.begin(), living.end(), number);
+bool lives(std::uint64_t number) { return !LivingThreads().lack(number); }
+
+// A thread that was joined is gone for the system a moment later.
+void wait_for_end(std::uint64_t number) {
+  while (lives(number)) std::this_thread::yield();
 }
+
+// Of a thread, to be destroyed after what gives the thread its number.
+struct LateObject {
+  std::function<void()> at_end;
+  ~LateObject() {
+    if (at_end) at_end();
+  }
+};
+thread_local LateObject late;
 
 TEST(PerThreadStream, HasOneNumberForAsLongAsItsThreadLives) {
   const std::uint64_t own = thread_stream();
@@ -22,7 +37,7 @@ TEST(PerThreadStream, HasOneNumberForAsLongAsItsThreadLives) {
   EXPECT_EQ(thread_stream(), own);
   EXPECT_TRUE(lives(own));
   std::uint64_t other = 0;
-  const std::uint64_t ended = ended_threads();
+  const std::uint64_t threads = numbered_threads();
   std::thread([&] {
     other = thread_stream();
     EXPECT_TRUE(lives(other));
@@ -30,8 +45,8 @@ TEST(PerThreadStream, HasOneNumberForAsLongAsItsThreadLives) {
     EXPECT_TRUE(is_of_another_thread(own));
   }).join();
   EXPECT_NE(other, own);
-  EXPECT_EQ(ended_threads(), ended + 1);
-  EXPECT_FALSE(lives(other));
+  EXPECT_EQ(numbered_threads(), threads + 1);
+  wait_for_end(other);
   EXPECT_TRUE(lives(own));
 }
 
@@ -45,13 +60,27 @@ TEST(PerThreadStream, HasANumberThatNoThreadGetsLater) {
     numbers.insert(of_round.begin(), of_round.end());
   }
   EXPECT_EQ(numbers.size(), 200u);
-  for (const std::uint64_t number : numbers) EXPECT_FALSE(lives(number));
+  for (const std::uint64_t number : numbers) wait_for_end(number);
+}
+
+// The last objects of a thread may enqueue work, and free what it uses.
+TEST(PerThreadStream, LivesUntilItsThreadIsGone) {
+  std::uint64_t number = 0;
+  std::thread([&] {
+    late.at_end = [&] {
+      EXPECT_TRUE(lives(number));
+      EXPECT_EQ(thread_stream(), number);
+      std::thread([&] { EXPECT_TRUE(lives(number)); }).join();
+    };
+    number = thread_stream();
+  }).join();
+  wait_for_end(number);
 }
 
 TEST(PerThreadStream, OfAThreadThatNeverNamedItHasNone) {
-  const std::uint64_t ended = ended_threads();
+  const std::uint64_t threads = numbered_threads();
   std::thread([] { EXPECT_TRUE(is_of_another_thread(kThreadStreamBit)); }).join();
-  EXPECT_EQ(ended_threads(), ended);
+  EXPECT_EQ(numbered_threads(), threads);
 }
 
 TEST(PerThreadStream, IsMeantByOneHandleAlone) {
@@ -89,6 +118,43 @@ TEST(PerThreadStream, GoesWithWhomTheThreadPassesFor) {
     EXPECT_EQ(thread_stream(), own);
   }
   EXPECT_TRUE(lives(own));
+}
+
+// In the child of a fork the thread that forked goes on with its number; others of the parent are not looked for.
+TEST(PerThreadStream, GoesOnInTheChildOfAFork) {
+  const std::uint64_t own = thread_stream();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    bool right = thread_stream() == own && lives(own);
+    std::uint64_t other = 0;
+    std::thread([&] { right = right && lives(other = thread_stream()) && lives(own); }).join();
+    wait_for_end(other);
+    std::_Exit(right && lives(own) && thread_stream() == own ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+// Threads come and go while others look: nobody who lives is missed.
+TEST(PerThreadStream, IsNeverMissedByThoseWhoLook) {
+  std::atomic<bool> done{false};
+  std::atomic<int> missed{0};
+  const std::uint64_t own = thread_stream();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      while (!done) missed += lives(own) && lives(thread_stream()) ? 0 : 1;
+    });
+  }
+  for (int i = 0; i < 300; ++i) {
+    std::thread([&] { missed += lives(thread_stream()) ? 0 : 1; }).join();
+    const ThreadStream other;
+    missed += lives(other.number()) ? 0 : 1;
+  }
+  done = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(missed, 0);
 }
 
 // Numbers are kept in doubles by what reads snapshots.

@@ -121,6 +121,44 @@ TEST_F(OnGpu, KeepsThreadsApartThatNameTheirOwnDefaultStream) {
   EXPECT_LE(stats().all.reserved_bytes.peak, kGiB);
 }
 
+// During a capture, whether of a blocking stream or of one that is not, another thread's work is waited for or left
+// alone: what ends the capture says whether something broke it.
+TEST_F(OnGpu, BreaksNoCaptureWithTheDefaultStreamOfAnotherThread) {
+  constexpr std::size_t kBytes = 400 * kMiB;
+  make({.limit_bytes = kGiB});
+  auto* const own = reinterpret_cast<Gpu::Stream>(std::uintptr_t{2});
+  Gpu::Stream other = gpu_->make_stream();
+  for (const int mode : {0, 1, 2}) {
+    for (Gpu::Stream captured : {gpu_->make_stream(), own}) {
+      std::thread([&] {
+        gpu_->make_current();
+        void* block = allocator_->allocate(kBytes, 0, own);
+        gpu_->spin(30'000'000, own);
+        gpu_->fill(block, kBytes, 1, own);
+        gpu_->check(block, kBytes, 1, own);
+        allocator_->deallocate(block, own);
+      }).join();
+      void* held = allocator_->allocate(kMiB, 0, captured);
+      void* block = nullptr;
+      const Gpu::Graph graph = gpu_->capture(
+          captured,
+          [&] {
+            gpu_->set(held, 7, kMiB, captured);
+            block = allocator_->allocate(kBytes, 0, other);
+          },
+          mode);
+      gpu_->fill(block, kBytes, 2, other);
+      gpu_->check(block, kBytes, 2, other);
+      gpu_->launch(graph, captured);
+      gpu_->synchronize(captured);
+      gpu_->synchronize(other);
+      gpu_->destroy(graph);
+      allocator_->deallocate(block, other);
+      allocator_->deallocate(held, captured);
+    }
+  }
+}
+
 // A graph's memory comes from a private pool: replayed while other memory is stitched all around it, it finds its own.
 TEST_F(OnGpu, GraphsKeepTheirMemoryUnderCaptureAndReplay) {
   make({.limit_bytes = kGiB, .slack = 0});

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "driver/host.hpp"
+#include "driver/per_thread_stream.hpp"
 #include "gmlake/bytes.hpp"
 #include "replay/segment.hpp"
 #include "replay/trace_builder.hpp"
@@ -84,6 +86,42 @@ TEST(Replay, CountsRefusedRequestsAndSkipsTheirLaterEvents) {
   EXPECT_EQ(report.ooms, 1u);
   EXPECT_EQ(report.events, 6u);
   EXPECT_EQ(report.peak_allocated_bytes, 8_MiB);
+}
+
+// What a stream of a thread's own was called where it was recorded means another stream here, or none.
+TEST(Replay, GivesTheStreamsOfThreadsHandlesOfTheirOwn) {
+  struct Seen final : Target {
+    std::vector<std::uint64_t> handles;
+    std::string_view name() const override { return "seen"; }
+    Result<driver::Address> allocate(std::uint64_t, driver::Stream stream) override {
+      handles.push_back(stream.handle);
+      return handles.size() * 4096;
+    }
+    Status deallocate(driver::Address, driver::Stream) override { return {}; }
+    Status record_stream(driver::Address, driver::Stream) override { return {}; }
+    Status trim() override { return {}; }
+    std::uint64_t reserved_bytes() const override { return 0; }
+    std::uint64_t peak_reserved_bytes() const override { return 0; }
+  };
+  TraceBuilder t;
+  const std::uint64_t number = driver::kThreadStreamBit + 7;
+  t.alloc(4096);
+  for (const std::uint64_t handle : {driver::kPerThreadStream, number, number + 1, std::uint64_t{3}}) {
+    t.alloc(4096, t.add_stream(handle));
+  }
+  driver::ModelDriver model;
+  driver::RecordDriver record(model);
+  Seen seen;
+  ASSERT_TRUE(replay::replay(t.trace(), seen, record, &model.streams(), {}).ok());
+  ASSERT_EQ(seen.handles.size(), 5u);
+  EXPECT_EQ(seen.handles[0], 0u);
+  EXPECT_EQ(seen.handles[4], 3u);
+  const std::set<std::uint64_t> distinct(seen.handles.begin(), seen.handles.end());
+  EXPECT_EQ(distinct.size(), 5u);
+  for (const std::uint64_t handle : distinct) {
+    EXPECT_FALSE(driver::is_thread_stream(handle));
+    EXPECT_NE(handle, driver::kPerThreadStream);
+  }
 }
 
 TEST(Replay, StopsAtTheFirstRefusalWhereAsked) {
