@@ -31,7 +31,7 @@ demo: build
 
 test: $(BUILD)/build.ninja
 	cmake --build $(BUILD) --parallel $(JOBS)
-	ctest --test-dir $(BUILD) --parallel $(JOBS) --output-on-failure
+	ctest --test-dir $(BUILD) --parallel $(JOBS) --output-on-failure $(TEST_FLAGS)
 
 figures: build
 	python3 bench/figures.py --tool $(BUILD)/gmlake

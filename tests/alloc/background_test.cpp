@@ -157,8 +157,9 @@ TEST(BackgroundThread, SleepsUntilItIsWokenAndThenUntilNothingIsLeft) {
   std::atomic<int> steps = 0;
   BackgroundWorker worker(
       [&] {
+        const bool more = left.fetch_sub(1) > 1;  // before the count: once that is full, `left` is the next round's
         ++steps;
-        return left.fetch_sub(1) > 1 ? BackgroundWorker::Next::again : BackgroundWorker::Next::idle;
+        return more ? BackgroundWorker::Next::again : BackgroundWorker::Next::idle;
       },
       BackgroundWorker::Mode::thread);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
