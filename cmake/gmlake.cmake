@@ -16,6 +16,8 @@ if(gmlake_sanitizers)
   target_compile_options(gmlake_flags INTERFACE -fsanitize=${gmlake_sanitizers} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
   target_link_options(gmlake_flags INTERFACE -fsanitize=${gmlake_sanitizers})
+  # For tests that fork beside busy threads: malloc is the sanitizer's then, and may be locked in the child for good.
+  target_compile_definitions(gmlake_flags INTERFACE GMLAKE_SANITIZED=1)
 endif()
 if(GMLAKE_CHECKS STREQUAL "audit")
   target_compile_definitions(gmlake_flags INTERFACE GMLAKE_CHECK_LEVEL=2)

@@ -184,9 +184,9 @@ TEST(Fork, InheritsNoLockThatAnotherThreadHolds) {
 }
 
 // And threads that take the locks of the hot path all the time: some fork falls between lock and unlock.
-// Not under AddressSanitizer, whose own malloc leaves a child the locks that other threads held.
+// Not under a sanitizer, whose own malloc leaves a child the locks that other threads held.
 TEST(Fork, ManyTimesInheritsNoLockOfTheHotPath) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(GMLAKE_SANITIZED)
   GTEST_SKIP() << "the sanitizer's malloc may be locked in the child";
 #endif
   Counted machine;
