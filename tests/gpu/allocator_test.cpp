@@ -8,17 +8,6 @@
 namespace gmlake::test {
 namespace {
 
-// A block over PhyBlocks that lay free in pieces between live ones: `live` keeps these.
-void* make_stitched(Allocator& allocator, std::size_t bytes, std::vector<void*>& live) {
-  std::vector<void*> freed;
-  for (std::size_t made = 0; made < bytes; made += 4 * kMiB) {
-    freed.push_back(allocator.allocate(4 * kMiB));
-    live.push_back(allocator.allocate(4 * kMiB));
-  }
-  for (void* block : freed) allocator.deallocate(block);
-  return allocator.allocate(bytes);
-}
-
 TEST_F(OnGpu, GivesMemoryThatKernelsCanUseAndTakesItBack) {
   const std::uint64_t free_before = gpu_->free_bytes();
   void* block = allocator_->allocate(256 * kMiB);
@@ -38,7 +27,7 @@ TEST_F(OnGpu, StitchesWhatLiesInPieces) {
   make({.slack = 0});
   std::vector<void*> live;
   const DeviceStats before = stats();
-  void* block = make_stitched(*allocator_, 64 * kMiB, live);
+  void* block = make_stitched(64 * kMiB, live);
   const DeviceStats after = stats();
   EXPECT_GE(after.moved_bytes - before.moved_bytes, 56 * kMiB);
   EXPECT_GT(allocator_->phy_blocks(block).size(), 1u);
@@ -46,43 +35,6 @@ TEST_F(OnGpu, StitchesWhatLiesInPieces) {
   gpu_->check(block, 64 * kMiB, 9, nullptr);
   for (void* other : live) allocator_->deallocate(other);
   allocator_->deallocate(block);
-}
-
-TEST_F(OnGpu, CopiesGoOverStitchedRangesInEveryDirection) {
-  make({.slack = 0});
-  constexpr std::size_t kBytes = 64 * kMiB;
-  std::vector<void*> live;
-  auto* stitched = static_cast<char*>(make_stitched(*allocator_, kBytes, live));
-  auto* other = static_cast<char*>(make_stitched(*allocator_, kBytes, live));
-  auto* flat = static_cast<char*>(gpu_->allocate(kBytes));
-  auto* pinned = static_cast<char*>(gpu_->allocate_pinned(kBytes));
-  std::vector<char> pageable(kBytes);
-  ASSERT_NE(flat, nullptr);
-  const Gpu::Stream stream = gpu_->make_stream();
-  // Across the joints, at no boundary of any kind: from 8 bytes in to 8 bytes before the end.
-  const auto copy = [&](char* to, char* from) { gpu_->copy(to + 8, from + 8, kBytes - 16, stream); };
-  std::uint64_t seed = 100;
-  for (char* source : {flat, pinned, pageable.data(), other}) {
-    ++seed;
-    gpu_->fill(stitched, kBytes, seed, stream);
-    copy(source, stitched);
-    gpu_->set(stitched, 0xFFFFFFFF, kBytes, stream);
-    copy(stitched, source);
-    gpu_->synchronize(stream);
-    std::vector<std::uint64_t> words(kBytes / 8);
-    gpu_->copy(words.data(), stitched, kBytes, stream);
-    gpu_->synchronize(stream);
-    EXPECT_EQ(words.front(), ~std::uint64_t{0});
-    EXPECT_EQ(words.back(), ~std::uint64_t{0});
-    std::uint64_t wrong = 0;
-    for (std::size_t i = 1; i + 1 < words.size(); ++i) wrong += words[i] != Gpu::pattern(seed, i);
-    EXPECT_EQ(wrong, 0u);
-  }
-  gpu_->free(flat);
-  gpu_->free_pinned(pinned);
-  for (void* block : live) allocator_->deallocate(block);
-  allocator_->deallocate(stitched);
-  allocator_->deallocate(other);
 }
 
 TEST_F(OnGpu, KeepsItsLimitAndSaysWhatWouldHelp) {
