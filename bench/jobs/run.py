@@ -4,6 +4,7 @@
   python3 bench/jobs/run.py                                    all jobs, 3 times each, into bench/results/jobs.json
   python3 bench/jobs/run.py --limit 1.02                       also with that much memory, as a share of peak allocated
   python3 bench/jobs/run.py --seconds 560 --resume r.json      what fits into that time, added to what r.json has
+  python3 bench/jobs/run.py --resume a.json b.json --repeat 0 --out r.json    joins what ran on two GPUs of a machine
   python3 bench/jobs/run.py --jobs generate,detect --repeat 5 --steps 8
   python3 bench/jobs/run.py --jobs ddp,fsdp --ranks 2 --out bench/results/jobs_distributed.json    on as many GPUs
 
@@ -224,15 +225,19 @@ def commit():
     return os.environ.get("GMLAKE_COMMIT") or ended.stdout.strip() or "unknown"
 
 
-def document_to_begin(path, command):
-    """An empty one, or with --resume what `path` has; exits where that is of another commit."""
+def document_to_begin(paths, command):
+    """An empty one, or with --resume what `paths` have; exits where one is of another commit or another machine."""
     begun = {"commit": commit(), "command": command, "date": datetime.date.today().isoformat(), "runs": []}
-    if path is None or not path.exists():
+    kept = [(path, json.loads(path.read_text())) for path in paths if path.exists()]
+    for path, document in kept:
+        if document["commit"] != begun["commit"]:
+            sys.exit(f"{path} is of commit {document['commit']}, and this is {begun['commit']}")
+        if document.get("machine") != kept[0][1].get("machine"):
+            sys.exit(f"{path} is of another machine than {kept[0][0]}")
+    if not kept:
         return begun
-    kept = json.loads(path.read_text())
-    if kept["commit"] != begun["commit"]:
-        sys.exit(f"{path} is of commit {kept['commit']}, and this is {begun['commit']}")
-    return kept
+    commands = " and ".join(dict.fromkeys(document["command"] for _, document in kept))
+    return {**kept[0][1], "command": commands, "runs": [run for _, document in kept for run in document["runs"]]}
 
 
 def main():
@@ -244,16 +249,18 @@ def main():
     parser.add_argument("--limit", type=float, help="run again with this share of peak allocated as the memory limit")
     parser.add_argument("--ranks", type=int, default=2, help="processes of a distributed job, a GPU each; default: 2")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start nothing that would not end in time")
-    parser.add_argument("--resume", type=pathlib.Path, metavar="FILE", help="add to what it has, of the same commit")
+    parser.add_argument(
+        "--resume", type=pathlib.Path, nargs="+", default=[], metavar="FILE", help="add to what they have, of one commit"
+    )
     parser.add_argument("--cold", action="store_true", help="every run imports PyTorch for itself")
-    parser.add_argument("--out", type=pathlib.Path, help="default: the file of --resume, else bench/results/jobs.json")
+    parser.add_argument("--out", type=pathlib.Path, help="default: the first of --resume, else bench/results/jobs.json")
     options = parser.parse_args()
     steps_of = {**JOBS, **DISTRIBUTED}
     jobs, allocators = options.jobs.split(","), options.allocators.split(",")
     for name, known in [(job, steps_of) for job in jobs] + [(name, ALLOCATORS) for name in allocators]:
         if name not in known:
             parser.error(f"there is no {name}; there are {', '.join(known)}")
-    out = options.out or options.resume or RESULT
+    out = options.out or next(iter(options.resume), RESULT)
     out.parent.mkdir(parents=True, exist_ok=True)
     document = document_to_begin(options.resume, "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]))
 

@@ -108,6 +108,21 @@ def test_results_of_another_commit_or_machine_are_not_mixed(runner):
     assert runner.file.read_text() == before
 
 
+def test_results_of_two_gpus_of_a_machine_are_joined(runner, tmp_path):
+    parts = [tmp_path / f"{job}.json" for job in ("generate", "detect")]
+    for part in parts:
+        runner("--repeat", "1", "--jobs", part.stem, "--resume", str(part))
+    together = ["--repeat", "0", "--resume", *map(str, parts), "--out", str(runner.file)]
+    ended, kept, log = runner(*together)
+    assert ended.returncode == 0 and log == []
+    assert [key[0] for key in keys(kept)] == 4 * ["generate"] + 4 * ["detect"]
+    assert all(f"--jobs {part.stem}" in kept["command"] for part in parts)
+    assert {figure["job"] for figure in kept["figures"]} == {"generate", "detect"}
+    parts[1].write_text(parts[1].read_text().replace("made up", "another"))
+    ended, _, _ = runner(*together)
+    assert ended.returncode != 0 and "another machine" in ended.stderr
+
+
 def test_what_would_not_end_in_time_is_left_out(runner):
     ended, kept, log = runner("--repeat", "1", "--seconds", "1", "--resume", str(runner.file))
     assert kept["runs"] == [] and kept["left_out"] == 8 and log == []
