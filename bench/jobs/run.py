@@ -152,6 +152,8 @@ class Machine:
             result.update(told(out))
         except (IndexError, ValueError):
             result["err"] = "no result"
+        if allocator == "gmlake" and result.get("backend", "gmlake") != "gmlake":  # not installed, or it gave up
+            result["err"] = f"{result['backend']} was in its place"
         result["wall_seconds"] = time.monotonic() - begin
         if status != 0 or result.get("err") == "no result" or "gmlake" in err:
             result["stderr"] = err[-2000:]

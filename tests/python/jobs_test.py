@@ -32,11 +32,12 @@ def main(arguments):
         log.write(f"{a.name} {a.label} {a.fraction} {os.getpid() != imported} {os.environ.get('GMLAKE', 0)}\\n")
     if os.environ.get("SLOW") == a.name: time.sleep(60)
     if os.environ.get("DIE") == a.name: sys.exit("gone")
+    backend = {} if "BACKEND" not in os.environ else {"backend": os.environ["BACKEND"]}
     native = a.label != "gmlake"
     oom = native and a.fraction is not None
     print(json.dumps(dict(job=a.name, alloc=a.label, steps=1 if oom else a.steps, err="OOM" if oom else None, loss=2.5,
         peak_allocated=1000, peak_reserved=1200 if native else 1001, device_total=100000,
-        median_step=None if oom else 0.1, retries=0, machine={"gpu": os.environ.get("GPU", "made up"), "torch": "2"})))
+        median_step=None if oom else 0.1, retries=0, **backend, machine={"gpu": os.environ.get("GPU", "made up"), "torch": "2"})))
 if __name__ == "__main__":
     main(sys.argv[1:])
 """
@@ -144,6 +145,13 @@ def test_out_of_memory_is_a_result_and_a_death_too(runner):
     died = [r for r in kept["runs"] if r["job"] == "detect"]
     assert len(died) == 4 and all(r["exit"] == 1 and "gone" in r["stderr"] for r in died)
     assert [f["value"] for f in kept["figures"] if f["figure"] == "runs that failed"] == [0, 1]
+
+
+def test_a_run_that_gmlake_had_no_part_in_is_no_result_of_gmlake(runner):
+    ended, kept, _ = runner("--repeat", "1", "--resume", str(runner.file), BACKEND="native")
+    assert ended.returncode == 1
+    wrong = [r for r in kept["runs"] if r["err"]]
+    assert {r["alloc"] for r in wrong} == {"gmlake"} and all("native was in its place" in r["err"] for r in wrong)
 
 
 def test_where_forks_cannot_have_cuda_each_run_is_a_process_of_its_own(runner):
