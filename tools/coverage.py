@@ -31,7 +31,7 @@ from figures import commit, machine  # noqa: E402
 BOUND = 0.95
 FOLDERS = ("src/memory", "src/stitch", "src/alloc")
 PROGRAMS = ("memory/memory_test", "stitch/stitch_test", "alloc/*_test", "capi/capi_test", "observe/observe_test",
-            "process/process_fork_test", "process/process_life")
+            "process/process_fork_test", "process/process_share_test", "process/process_life")
 LEFT_OUT = "alloc/alloc_figures_test"  # replays whole jobs, for minutes
 CHECK = re.compile(r"\bGMLAKE_(?:CHECK|CHECK_EQ|DCHECK|AUDIT)\(")
 

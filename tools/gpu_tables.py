@@ -4,19 +4,22 @@ import pathlib
 
 from markdown_table import table
 
-KEPT = pathlib.Path(__file__).resolve().parent.parent / "bench" / "results" / "gpu.json"
+RESULTS = pathlib.Path(__file__).resolve().parent.parent / "bench" / "results"
+KEPT = RESULTS / "gpu.json"
+KEPT_OF_TWO = RESULTS / "two_gpus.json"  # the parts tests, memory, handovers and sanitizer on a machine with two
 MIB = 1 << 20
 ALLOCATORS = ["gmlake", "torch-native", "torch-expandable", "cudaMallocAsync"]
 
 
-def figures(kind):
-    return [figure for figure in json.loads(KEPT.read_text())["figures"] if figure["kind"] == kind]
+def figures(kind, file=KEPT):
+    return [figure for figure in json.loads(file.read_text())["figures"] if figure["kind"] == kind]
 
 
-def made_by():
-    kept = json.loads(KEPT.read_text())
-    return (f"\n\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on {kept['machine']['gpu']}, "
-            f"{kept['machine']['cores']} cores.")
+def made_by(file=KEPT):
+    kept = json.loads(file.read_text())
+    gpus = kept["machine"]["gpu"].splitlines()
+    return (f"\n\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on {f'{len(gpus)} ' if len(gpus) > 1 else ''}"
+            f"{gpus[0]}, {kept['machine']['cores']} cores.")
 
 
 def bytes_text(count):
@@ -79,6 +82,12 @@ def model_table(_):
     return table(["job", "model, s", "pace", "model x pace", "measured, s", "difference"], rows) + made_by()
 
 
+def memory_table(_):
+    rows = [[row["what"], f"{row['read_gb_s']:.0f}", f"{row['write_gb_s']:.0f}", f"{row['wrong_words']:.0f}"]
+            for row in figures("peers-memory", KEPT_OF_TWO)]
+    return table(["4 GiB that lie", "read, GB/s", "write, GB/s", "wrong words"], rows) + made_by(KEPT_OF_TWO)
+
+
 DOCUMENT = "docs/benchmarks.md"
 TABLES = {"gpu-driver": driver_table, "gpu-hit": hit_table, "gpu-stitch": stitch_table, "gpu-peers": peers_table,
-          "gpu-model": model_table}
+          "gpu-model": model_table, "gpu-memory": memory_table}

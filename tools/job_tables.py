@@ -11,13 +11,15 @@ sys.path.insert(0, str(ROOT / "bench" / "jobs"))
 import judge  # noqa: E402
 
 KEPT = ROOT / "bench" / "results" / "jobs.json"
+DISTRIBUTED = ROOT / "bench" / "results" / "jobs_distributed.json"
 NONE_KEPT = "No run of these jobs on a GPU is kept yet."
 GIB = 1 << 30
 ALLOCATORS = ["native", "expandable", "cudaMallocAsync", "gmlake"]
 
 
-def kept_runs():
-    return json.loads(KEPT.read_text()) if KEPT.is_file() else None
+def kept_runs(path=None):
+    path = path or KEPT
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def ratio(runs):
@@ -73,9 +75,14 @@ def jobs_table_of(kept):
     header = ["job", "allocator", "peak allocated", "peak reserved over it", "median step, s", "retries",
               "loss of the last step", "runs"]
     machine = kept["machine"]
-    return (table(header, rows) + f"\n\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on one {machine['gpu']}, "
-            f"PyTorch {machine['torch']}. The worst of the peaks, the median of the steps. Within: with that share of peak "
-            "allocated as the memory limit, which cudaMallocAsync does not hold what it reserves to.")
+    ranks = max((len(r.get("ranks", [])) for r in runs), default=0)
+    made = (f"\n\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on "
+            f"{ranks if ranks > 1 else 'one'} {machine['gpu']}, PyTorch {machine['torch']}. The worst of the peaks"
+            f"{' of all ranks' if ranks > 1 else ''}, the median of the steps.")
+    if any(r.get("limit") for r in runs):
+        made += (" Within: with that share of peak allocated as the memory limit, which cudaMallocAsync does not hold what it "
+                 "reserves to.")
+    return table(header, rows) + made
 
 
 def line_of(kept):
@@ -102,9 +109,15 @@ def jobs_table(_):
     return jobs_table_of(kept) if kept else NONE_KEPT
 
 
+def distributed_table(_):
+    kept = kept_runs(DISTRIBUTED)
+    return jobs_table_of(kept) if kept else NONE_KEPT
+
+
 def jobs_line(_):
     kept = kept_runs()
     return line_of(kept) if kept else NONE_KEPT
 
 
-TABLES = {"jobs": ("docs/pytorch.md", jobs_table), "jobs-line": ("README.md", jobs_line)}
+TABLES = {"jobs": ("docs/pytorch.md", jobs_table), "jobs-distributed": ("docs/pytorch.md", distributed_table),
+          "jobs-line": ("README.md", jobs_line)}

@@ -71,6 +71,7 @@ std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) {
                           .streams = allocating_.size(),
                           .request_granules = request.bytes >> granule_shift_,
                           .headroom_granules = headroom_granules(),
+                          .refused = driver_headroom_.has_value(),
                           .max_granules = std::max<std::uint64_t>(options_.max_phy_block_bytes >> granule_shift_, 1),
                           .usual_granules = std::max<std::uint64_t>(kUsualBlockBytes >> granule_shift_, 1),
                           .small = request.pool.size_class() == SizeClass::small});

@@ -4,11 +4,11 @@
 // where a block lies partly under live memory and cannot move: about one block a run. So the size follows the memory in
 // which runs come and go. What was there before anything was freed (weights, as a rule) stays, wastes nothing and is
 // made of large blocks; a long request moves as a whole and is made of few, at most 256; near the limit every byte
-// counts. A block of more than 16 MiB is for large jobs alone, as a share of what they hold. And no block is longer
-// than the request that it is made for, or few short blocks that outlive the others would each pin a long one. Streams
-// have free runs of their own, whose ends are lost to the others, so where there are several, blocks are smaller.
-// docs/decisions/ has the figures: 0001, 0004 for the bound by the request, 0005 and 0007 for streams, 0008 for large
-// jobs.
+// counts, down to a share of what is held that wastes next to nothing. A block of more than 16 MiB is for large jobs
+// alone, as a share of what they hold. And no block is longer than the request that it is made for, or few short blocks
+// that outlive the others would each pin a long one. Streams have free runs of their own, whose ends are lost to the
+// others, so where there are several, blocks are smaller. docs/decisions/ has the figures: 0001, 0004 for the bound by
+// the request, 0005 and 0007 for streams, 0008 for large jobs, 0010 for jobs near a limit.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +23,8 @@ struct GrowthInput {
   bool freeing = false;                  // that has begun
   std::uint64_t streams = 1;             // that have allocated
   std::uint64_t request_granules = 0;
-  std::uint64_t headroom_granules = 0;  // to the limit
+  std::uint64_t headroom_granules = 0;  // to the limit, or what the driver says is left where it has refused some
+  bool refused = false;                 // that it has: what is left may lie in pieces
   std::uint64_t max_granules = 1;       // of a block, by option
   std::uint64_t usual_granules = 1;     // kUsualBlockBytes
   bool small = false;                   // for requests of up to 1 MiB
@@ -42,7 +43,8 @@ inline constexpr std::uint64_t kBlocksPerFootprint = 1024;  // but no more than 
 inline constexpr std::uint64_t kBlocksPerRequest = 128;     // nor of the request
 inline constexpr std::uint64_t kPartsPerStream = 2;         // each of these three is divided into, where
 inline constexpr std::uint64_t kMostParts = 8;              // there are several streams; at most so many,
-inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;   // and always, of what the limit leaves
+inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;   // and always, of what the limit leaves,
+inline constexpr std::uint64_t kMostBlocks = 3072;          // unless this of the footprint is more
 
 inline std::uint32_t growth_granules(const GrowthInput& input) {
   if (input.small) return 1;
@@ -54,7 +56,9 @@ inline std::uint32_t growth_granules(const GrowthInput& input) {
     if (input.streams > 1) share /= std::min(kPartsPerStream * input.streams, kMostParts);
   }
   share = std::min(share, std::max(input.usual_granules, input.footprint_granules / kBlocksPerLargeJob));
-  share = std::min({share, input.headroom_granules / kBlocksPerHeadroom, std::bit_ceil(input.request_granules)});
+  const std::uint64_t near_limit = std::max(input.headroom_granules / kBlocksPerHeadroom,
+                                            input.refused ? 0 : input.footprint_granules / kMostBlocks);
+  share = std::min({share, near_limit, std::bit_ceil(input.request_granules)});
   return static_cast<std::uint32_t>(std::bit_floor(std::clamp<std::uint64_t>(share, 1, input.max_granules)));
 }
 

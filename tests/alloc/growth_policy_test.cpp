@@ -56,11 +56,21 @@ TEST(GrowthPolicy, MakesNoneLongerThanTheRequest) {
   EXPECT_EQ(growth_granules(input), 1u);
 }
 
-TEST(GrowthPolicy, MakesSingleGranulesNearTheLimitAndForSmallRequests) {
+TEST(GrowthPolicy, MakesThemSmallNearTheLimitDownToAShareOfTheFootprint) {
   GrowthInput input = large_job();
+  input.headroom_granules = 16 * kBlocksPerHeadroom;
+  EXPECT_EQ(growth_granules(input), 16u);
   input.headroom_granules = 2 * kBlocksPerHeadroom - 1;
+  EXPECT_EQ(growth_granules(input), 8u);  // a 3072nd of what is held, rounded down to a power of two
+  input.refused = true;
+  EXPECT_EQ(growth_granules(input), 1u);  // what the driver has left may lie in pieces
+  input.refused = false;
+  input.footprint_granules = 2 * kMostBlocks - 1;
   EXPECT_EQ(growth_granules(input), 1u);
-  input = large_job();
+}
+
+TEST(GrowthPolicy, MakesSingleGranulesForSmallRequests) {
+  GrowthInput input = large_job();
   input.small = true;
   EXPECT_EQ(growth_granules(input), 1u);
 }

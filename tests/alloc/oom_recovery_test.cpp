@@ -5,8 +5,10 @@
 #include <memory>
 #include <vector>
 
+#include "alloc/growth_policy.hpp"
 #include "driver/host.hpp"
 #include "support/contents.hpp"
+#include "support/forwarding_driver.hpp"
 #include "support/machine.hpp"
 
 namespace gmlake::test {
@@ -148,6 +150,30 @@ TEST_F(OomRecovery, FollowsAnotherProcessUpAndDown) {
   }
   EXPECT_GT(served, 10);
   EXPECT_GT(refused, 10);
+}
+
+// What another process leaves may lie in pieces: the driver says how much it is, and has no long one.
+TEST(OutOfMemory, FindsMemoryThatTheDriverHasInSingleGranulesAlone) {
+  static bool in_pieces;
+  class InPieces final : public ForwardingDriver {
+   public:
+    using ForwardingDriver::ForwardingDriver;
+    Result<driver::Handle> create(std::uint64_t bytes, const driver::MemoryProperties& properties) override {
+      if (in_pieces && bytes > kGranule) return Error{ErrorCode::out_of_memory, Step::create, bytes};
+      return ForwardingDriver::create(bytes, properties);
+    }
+  };
+  in_pieces = false;
+  constexpr std::uint64_t kMany = 3 * alloc::kMostBlocks;  // of which a share is more than a granule
+  Machine machine(std::make_unique<driver::ModelDriver>(small_model(kMany + 64)), {}, [](driver::Driver& inner) {
+    return std::unique_ptr<driver::Driver>(std::make_unique<InPieces>(inner));
+  });
+  void* most = machine.allocate(kMany * kGranule);
+  in_pieces = true;
+  void* rest = machine.allocate(32 * kGranule);
+  EXPECT_EQ(machine.allocator().phy_blocks(rest).size(), 32u);
+  machine.deallocate(rest);
+  machine.deallocate(most);
 }
 
 }  // namespace
