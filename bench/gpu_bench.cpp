@@ -30,6 +30,7 @@ using gmlake::Allocator;
 using gmlake::driver::Address;
 using gmlake::driver::CudaDriver;
 using gmlake::driver::Handle;
+using gmlake::driver::Location;
 using gmlake::driver::MemoryProperties;
 using gmlake::test::Gpu;
 
@@ -289,10 +290,49 @@ void run_stitch(Gpu& gpu, bool smoke, bool busy) {
   print("busy", "cuMemFree of 64 MiB", {{"total_us", now_us() - start}});
 }
 
-// How fast kernels of device 0 write and read a block, by where it lies. What this machine has no place for is left
-// out.
+// How fast kernels of device 0 write and read what lies at an address.
+void print_bandwidth(Gpu& gpu, const std::string& what, void* block, std::uint64_t bytes, int rounds) {
+  std::vector<double> writes;
+  std::vector<double> reads;
+  for (int round = 0; round < rounds; ++round) {
+    double start = now_us();
+    gpu.fill(block, bytes, 1, nullptr);
+    gpu.synchronize(nullptr);
+    writes.push_back(static_cast<double>(bytes) / 1000 / (now_us() - start));
+    start = now_us();
+    gpu.check(block, bytes, 1, nullptr);
+    gpu.synchronize(nullptr);
+    reads.push_back(static_cast<double>(bytes) / 1000 / (now_us() - start));
+  }
+  print("peers-memory", what,
+        {{"write_gb_s", median(writes)},
+         {"read_gb_s", median(reads)},
+         {"wrong_words", static_cast<double>(gpu.wrong_words())}});
+}
+
+// What there is to reach: a range that driver calls alone made, its first half on device 0, the other on its peer.
+void run_by_hand(Gpu& gpu, std::uint64_t bytes, int rounds) {
+  constexpr std::uint64_t kPiece = 32 * kMiB;
+  const std::unique_ptr<CudaDriver> driver = value_of(CudaDriver::make(), "CudaDriver::make");
+  const Address base = value_of(driver->reserve(bytes, 0), "reserve");
+  std::vector<Handle> handles;
+  for (std::uint64_t at = 0; at < bytes; at += kPiece) {
+    const int device = at < bytes / 2 ? 0 : 1;
+    handles.push_back(value_of(driver->create(kPiece, {.location = {Location::Kind::device, device}}), "create"));
+    done(driver->map(base + at, kPiece, handles.back()), "map");
+  }
+  const int user = 0;
+  done(driver->set_access(base, bytes, {&user, 1}), "set_access");
+  print_bandwidth(gpu, "half local, half on the peer, by hand", reinterpret_cast<void*>(base), bytes, rounds);
+  done(driver->unmap(base, bytes), "unmap");
+  for (const Handle handle : handles) done(driver->release(handle), "release");
+  done(driver->address_free(base, bytes), "address_free");
+}
+
+// By where a block lies. What this machine has no place for is left out.
 void run_peers_memory(Gpu& gpu, bool smoke) {
   const std::uint64_t bytes = smoke ? 64 * kMiB : 4 * kGiB;
+  const int rounds = smoke ? 1 : 5;
   const std::unique_ptr<Allocator> probe = make_allocator();
   struct Layout {
     std::string what;
@@ -309,24 +349,10 @@ void run_peers_memory(Gpu& gpu, bool smoke) {
   for (const Layout& layout : layouts) {
     const std::unique_ptr<Allocator> allocator = make_allocator({.limit_bytes = layout.limit});
     void* block = value_of(allocator->try_allocate(bytes, layout.placement), layout.what.c_str());
-    std::vector<double> writes;
-    std::vector<double> reads;
-    for (int round = 0; round < (smoke ? 1 : 5); ++round) {
-      double start = now_us();
-      gpu.fill(block, bytes, 1, nullptr);
-      gpu.synchronize(nullptr);
-      writes.push_back(static_cast<double>(bytes) / 1000 / (now_us() - start));
-      start = now_us();
-      gpu.check(block, bytes, 1, nullptr);
-      gpu.synchronize(nullptr);
-      reads.push_back(static_cast<double>(bytes) / 1000 / (now_us() - start));
-    }
-    print("peers-memory", layout.what,
-          {{"write_gb_s", median(writes)},
-           {"read_gb_s", median(reads)},
-           {"wrong_words", static_cast<double>(gpu.wrong_words())}});
+    print_bandwidth(gpu, layout.what, block, bytes, rounds);
     allocator->deallocate(block);
   }
+  if (probe->device_count() > 1) run_by_hand(gpu, bytes, rounds);
 }
 
 int run(const std::string& what, bool smoke) {
