@@ -5,6 +5,7 @@ import statistics
 RATIO_BOUND = 1.015  # peak reserved / peak allocated
 STEP_BOUND = 1.01  # median step / native's
 LIMITED_STEP_BOUND = 1.03  # median step with the limit / without
+WRONG_LOSS = 0.05  # away from native's median, as a share of it: a wrong result, not another order of additions
 
 
 def of(runs, job, allocator, limited=False):
@@ -45,6 +46,13 @@ def loss_away(runs, native):
     return abs(statistics.median(own) - statistics.median(known)), max(known) - min(known)
 
 
+def wrong_losses(runs, native):
+    """How many runs ended with a loss that is none, or nowhere near native's."""
+    about = median([r for r in native if not failed(r)], "loss")
+    own = [r["loss"] for r in runs if not failed(r) and r.get("loss") is not None]
+    return sum(about is not None and not abs(loss - about) <= WRONG_LOSS * abs(about) for loss in own)
+
+
 def figures(runs):
     """Yields (figure, job, value, bound, met)."""
     for job in dict.fromkeys(run["job"] for run in runs):
@@ -68,6 +76,8 @@ def figures(runs):
             over = step / median(expandable, "median_step")
             bound = 1 + spread(native, "median_step")
             yield "median step / expandable's", job, over, bound, over <= bound
+        wrong = wrong_losses(own + of(runs, job, "gmlake", limited=True), native)
+        yield "runs with a wrong loss", job, wrong, 0, wrong == 0
         if (apart := loss_away(own, native)) is not None:
             yield "loss away from native's, and its spread", job, apart[0], apart[1], apart[0] <= apart[1]
         limited = of(runs, job, "gmlake", limited=True)

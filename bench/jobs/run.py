@@ -262,6 +262,10 @@ def main():
     for name, known in [(job, steps_of) for job in jobs] + [(name, ALLOCATORS) for name in allocators]:
         if name not in known:
             parser.error(f"there is no {name}; there are {', '.join(known)}")
+    if len(options.resume) > 1:
+        missing = [str(path) for path in options.resume if not path.exists()]
+        if missing or options.out is None:
+            parser.error(f"there is no {missing[0]}" if missing else "to join several results give --out another file")
     out = options.out or next(iter(options.resume), RESULT)
     out.parent.mkdir(parents=True, exist_ok=True)
     document = document_to_begin(options.resume, "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]))

@@ -10,8 +10,8 @@ namespace gmlake {
 // compiled. Its other name (CU_STREAM_LEGACY, 0x1) counts as a stream of its own: memory passes between the two behind
 // fences. The per-thread default stream (CU_STREAM_PER_THREAD, 0x2) is that of the thread that makes the call; reports,
 // histories and snapshots show it as 2^52 and more, a number of its own for every thread, which is no handle. It is
-// forgotten by itself when its thread has ended and another has come. Kernels that wait for each other do not belong on
-// such streams: decision 0009 says why.
+// forgotten by itself when its thread has ended and another has come. Where a program names this stream, kernels on
+// blocking streams must not wait for each other, or run without end: decision 0009 says why.
 using StreamHandle = void*;
 
 // A pool of the caller's choice, as PyTorch's MempoolId_t. {0, 0} is no pool: the cache that all others share.

@@ -244,6 +244,7 @@ Status DeviceAllocator::record_stream(Address address, driver::Stream stream) {
   std::vector<memory::StreamIndex>& uses = uses_[block].streams;
   block->used_elsewhere = true;  // it has an entry now, whatever the next line throws
   if (std::find(uses.begin(), uses.end(), used_on.index) == uses.end()) {
+    drop_passed_uses(uses_[block]);  // of a block that outlives many threads, or there would be one of each
     uses.push_back(used_on.index);
     ++used_on.uses;
   }

@@ -210,9 +210,11 @@ class DeviceAllocator {
   StreamState& stream_state(std::uint64_t handle) GMLAKE_REQUIRES(state_);
   StreamState& named_stream(driver::Stream stream) GMLAKE_REQUIRES(state_);
   StreamState& open_stream(driver::Stream stream) GMLAKE_REQUIRES(state_);
-  void forget_ended_threads() GMLAKE_EXCLUDES(grow_, state_);
+  enum class Caller : std::uint8_t { request, worker };  // who stands back for the other
+  void forget_ended_threads(Caller caller) GMLAKE_EXCLUDES(grow_, state_);
   // The stream that a live block was allocated for.
   memory::StreamIndex allocated_for(const stitch::Block& block) const GMLAKE_REQUIRES(state_);
+  void drop_passed_uses(Uses& uses) GMLAKE_REQUIRES(state_);
   void drop_uses(const stitch::Block& block) GMLAKE_REQUIRES(state_);
   std::vector<memory::StreamIndex> uses_of(const stitch::Block& block, memory::StreamIndex freed_on) const
       GMLAKE_REQUIRES(state_);

@@ -1,11 +1,12 @@
 // What DeviceAllocator does between requests: one small piece a step, in the background worker's thread or by hand.
 //
 // A step gives blocks back that other streams have come to the end of, then retires a few stale mappings where they
-// come near a bound. It takes `grow` for one driver call at most and stands back while requests are on the slow path,
-// so that one that comes waits for that call and no longer. `state` is held across no driver call. No step records an
-// event on a stream of the caller's, which is the business of those who know that it still exists; asking for events is
-// left to Fences, which knows about captures. The streams of threads that have ended are forgotten here too, for those
-// who free on such streams and never lack memory.
+// come near a bound. It takes `grow` for one retirement, or to forget one stream, at a time and stands back while
+// requests are on the slow path, so that one that comes waits for that and no longer. `state` is held across no driver
+// call. No step records an event on a stream that a handle names, which is the business of those who know that it still
+// exists; asking for events is left to Fences, which knows about captures. The per-thread default streams of threads
+// that have ended are forgotten here too, for those who free on such streams and never lack memory: behind an event on
+// the legacy stream, as decision 0009 says.
 #include <new>
 
 #include "alloc/background_policy.hpp"
@@ -28,7 +29,7 @@ Next DeviceAllocator::background_step() noexcept {
       waiting = !awaited_.empty();
     }
     if (slow_requests_.load() != 0) return Next::later;
-    forget_ended_threads();
+    forget_ended_threads(Caller::worker);
     const MutexLock grow(grow_);
     const bool wanted = near_a_bound(stale_mappings());
     const std::uint64_t retired = wanted ? mappings_.retire_oldest(fences_, kRetiredAtOnce) : 0;

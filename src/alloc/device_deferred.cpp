@@ -47,6 +47,17 @@ void DeviceAllocator::drop_uses(const Block& block) {
   uses_.erase(found);
 }
 
+// Those of streams that were forgotten and have come to their end. Whom a borrowed block was allocated for stays.
+void DeviceAllocator::drop_passed_uses(Uses& uses) {
+  const auto first = uses.streams.begin() + (uses.borrowed ? 1 : 0);
+  const auto passed = std::remove_if(first, uses.streams.end(), [&](memory::StreamIndex use) GMLAKE_REQUIRES(state_) {
+    if (!fences_.passed({use, UINT64_MAX})) return false;
+    --streams_[use]->uses;
+    return true;
+  });
+  uses.streams.erase(passed, uses.streams.end());
+}
+
 std::vector<memory::Fence> DeviceAllocator::defer(Block* block, memory::StreamIndex freed_on) {
   const std::vector<memory::StreamIndex> uses = uses_of(*block, freed_on);
   std::vector<memory::Fence> fences;

@@ -60,7 +60,7 @@ Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t s
   };
   const SlowRequest slow(*this);
   try {
-    forget_ended_threads();
+    forget_ended_threads(Caller::request);
   } catch (const std::bad_alloc&) {  // of the host: the next time
   }
   const MutexLock grow(grow_);

@@ -89,7 +89,7 @@ Status DeviceAllocator::forget_stream(driver::Stream stream) {
 
 // The per-thread default streams of threads that have ended: nobody can name them again. There are more of them only
 // where threads have come that are new. Those that cannot be forgotten now, as during a capture, are the next time.
-void DeviceAllocator::forget_ended_threads() {
+void DeviceAllocator::forget_ended_threads(Caller caller) {
   const std::uint64_t threads = driver::numbered_threads();
   if (threads == numbered_threads_.load(std::memory_order_relaxed)) return;
   std::vector<driver::Stream> streams;  // before the look at who lives, which need not see who comes later
@@ -103,6 +103,7 @@ void DeviceAllocator::forget_ended_threads() {
   std::size_t left = kForgottenAtOnce;
   for (const driver::Stream& stream : streams) {
     if (!living.lack(stream.handle)) continue;
+    if (caller == Caller::worker && slow_requests_.load() != 0) return;
     if (left-- == 0 || !forget_stream(stream).ok()) return;
   }
   numbered_threads_.store(threads, std::memory_order_relaxed);

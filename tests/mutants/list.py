@@ -318,6 +318,8 @@ MUTANTS = [
     # The background worker.
     mutant("a wake that comes during a step is lost", WORKER, "    if (next != Next::idle) awake_.store(true);\n",
            "    awake_.store(next != Next::idle);\n", "alloc_background_test", "BackgroundThread.TakesAnother*"),
+    mutant("a block keeps a use of each thread that ended", DEFERRED, "if (!fences_.passed({use, UINT64_MAX})) return false;",
+           "return false;", "alloc_test", "PerThreadStreams*"),
     mutant("the worker steps once for each free", WORKER,
            "next == Next::again ? ", "next != Next::later ? ",
            "alloc_background_test", "BackgroundThread.TakesAStep*"),

@@ -119,6 +119,10 @@ def test_results_of_two_gpus_of_a_machine_are_joined(runner, tmp_path):
     assert [key[0] for key in keys(kept)] == 4 * ["generate"] + 4 * ["detect"]
     assert all(f"--jobs {part.stem}" in kept["command"] for part in parts)
     assert {figure["job"] for figure in kept["figures"]} == {"generate", "detect"}
+    ended, _, _ = runner(*together[:-2])
+    assert ended.returncode == 2 and "--out" in ended.stderr
+    ended, _, _ = runner("--resume", str(parts[0]), str(tmp_path / "none.json"), "--out", str(runner.file))
+    assert ended.returncode == 2 and "none.json" in ended.stderr
     parts[1].write_text(parts[1].read_text().replace("made up", "another"))
     ended, _, _ = runner(*together)
     assert ended.returncode != 0 and "another machine" in ended.stderr
@@ -208,6 +212,17 @@ def test_the_table_shows_worst_peaks_median_steps_and_how_runs_ended(tables):
     assert rows[5] == ["", "**gmlake within 1.02 x peak**", "10.00 GiB", "**1.010**", "0.6600", "0", "as native's", "1"]
     line = tables.line_of(kept)
     assert "1 jobs" in line and "allocated 1.003, PyTorch's own 1.500" in line and "median step 1.167" in line
+
+
+def test_one_wrong_loss_among_many_is_seen(monkeypatch):
+    monkeypatch.syspath_prepend(str(JOBS))
+    import judge
+
+    native = [made_up_run("gan", "native", 1.5, 0.5, loss) for loss in (2.0, 2.001, 2.002)]
+    for loss in (9.0, float("nan"), float("inf")):
+        own = [made_up_run("gan", "gmlake", 1.001, 0.5, each) for each in (2.001, 2.001, loss)]
+        told = {figure: (value, met) for figure, _, value, _, met in judge.figures(native + own)}
+        assert told["runs with a wrong loss"] == (1, False)
 
 
 def test_no_result_is_no_figure(tables, monkeypatch, tmp_path):
