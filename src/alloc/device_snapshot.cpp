@@ -161,6 +161,9 @@ Overhead DeviceAllocator::overhead() const {
     overhead.block_metadata_bytes += shard->blocks.bytes() + shard->live.metadata_bytes();
     overhead.block_records += shard->blocks.live_count();
   }
+  for (const auto& [block, uses] : uses_) {
+    overhead.block_metadata_bytes += sizeof uses + uses.streams.capacity() * sizeof uses.streams.front();
+  }
   for_each_pool([&overhead](stitch::Pool& pool) { overhead.pinned_bytes += pool.pinned_bytes(); });
   return overhead;
 }
