@@ -44,7 +44,8 @@ inline constexpr std::uint64_t kBlocksPerRequest = 128;     // nor of the reques
 inline constexpr std::uint64_t kPartsPerStream = 2;         // each of these three is divided into, where
 inline constexpr std::uint64_t kMostParts = 8;              // there are several streams; at most so many,
 inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;   // and always, of what the limit leaves,
-inline constexpr std::uint64_t kMostBlocks = 3072;          // unless this of the footprint is more
+inline constexpr std::uint64_t kMostBlocks = 3072;          // but no less than this of the footprint, at most half of
+                                                            // what is usual
 
 inline std::uint32_t growth_granules(const GrowthInput& input) {
   if (input.small) return 1;
@@ -56,8 +57,8 @@ inline std::uint32_t growth_granules(const GrowthInput& input) {
     if (input.streams > 1) share /= std::min(kPartsPerStream * input.streams, kMostParts);
   }
   share = std::min(share, std::max(input.usual_granules, input.footprint_granules / kBlocksPerLargeJob));
-  const std::uint64_t near_limit = std::max(input.headroom_granules / kBlocksPerHeadroom,
-                                            input.refused ? 0 : input.footprint_granules / kMostBlocks);
+  const std::uint64_t least = std::min(input.footprint_granules / kMostBlocks, input.usual_granules / 2);
+  const std::uint64_t near_limit = std::max(input.headroom_granules / kBlocksPerHeadroom, input.refused ? 0 : least);
   share = std::min({share, near_limit, std::bit_ceil(input.request_granules)});
   return static_cast<std::uint32_t>(std::bit_floor(std::clamp<std::uint64_t>(share, 1, input.max_granules)));
 }

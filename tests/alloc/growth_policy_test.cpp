@@ -61,7 +61,9 @@ TEST(GrowthPolicy, MakesThemSmallNearTheLimitDownToAShareOfTheFootprint) {
   input.headroom_granules = 16 * kBlocksPerHeadroom;
   EXPECT_EQ(growth_granules(input), 16u);
   input.headroom_granules = 2 * kBlocksPerHeadroom - 1;
-  EXPECT_EQ(growth_granules(input), 8u);  // a 3072nd of what is held, rounded down to a power of two
+  EXPECT_EQ(growth_granules(input), 4u);  // half of what is usual
+  input.footprint_granules = 3 * kMostBlocks;
+  EXPECT_EQ(growth_granules(input), 2u);  // a 3072nd of what is held, rounded down to a power of two
   input.refused = true;
   EXPECT_EQ(growth_granules(input), 1u);  // what the driver has left may lie in pieces
   input.refused = false;

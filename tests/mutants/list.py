@@ -273,7 +273,7 @@ MUTANTS = [
     mutant("everything cached is collected", GARBAGE, "taken < chosen.size() && left > 0;", "taken < chosen.size();",
            "alloc_test", "Garbage*"),
     mutant("blocks near the limit are single granules", "src/alloc/growth_policy.hpp",
-           "input.refused ? 0 : input", "true ? 0 : input", "alloc_test", "GrowthPolicy*"),
+           "input.refused ? 0 : least", "true ? 0 : least", "alloc_test", "GrowthPolicy*"),
     mutant("long blocks are asked for again where the driver has refused them", STITCH,
            ".refused = driver_headroom_.has_value(),", ".refused = false,", "alloc_test", "OutOfMemory*"),
     mutant("growth below the threshold collects", GARBAGE, "return after > threshold ? after - threshold : 0;",
