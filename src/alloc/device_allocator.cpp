@@ -241,11 +241,11 @@ Status DeviceAllocator::record_stream(Address address, driver::Stream stream) {
   if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::record_stream, address};
   StreamState& used_on = named_stream(stream);
   if (allocated_for(*block) == used_on.index) return {};
-  std::vector<memory::StreamIndex>& uses = uses_[block].streams;
+  Uses& uses = uses_[block];
   block->used_elsewhere = true;  // it has an entry now, whatever the next line throws
-  if (std::find(uses.begin(), uses.end(), used_on.index) == uses.end()) {
-    drop_passed_uses(uses_[block]);  // of a block that outlives many threads, or there would be one of each
-    uses.push_back(used_on.index);
+  if (std::find(uses.streams.begin(), uses.streams.end(), used_on.index) == uses.streams.end()) {
+    drop_passed_uses(uses);  // of a block that outlives many threads, or there would be one of each
+    uses.streams.push_back(used_on.index);
     ++used_on.uses;
   }
   if (history_.on()) history_.add(History::Action::record_stream, address, block->bytes, stream.handle);

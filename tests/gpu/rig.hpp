@@ -71,7 +71,6 @@ class OnTwoGpus : public OnGpu {
     if (peer_ == nullptr) return;
     peer_->make_current();
     EXPECT_EQ(peer_->wrong_words(), 0u);
-    peer_->make_current();
     peer_.reset();
     gpu_->make_current();
     OnGpu::TearDown();
@@ -111,7 +110,7 @@ class OnEveryMemory : public OnGpu, public ::testing::WithParamInterface<Memory>
       const DeviceStats before = stats();
       EXPECT_TRUE(allocator_
                       ->set_limit(before.all.reserved_bytes.current + before.placed_device_bytes +
-                                  (bytes / 2 + 2 * kMiB - 1) / (2 * kMiB) * (2 * kMiB))
+                                  round_up(bytes / 2, 2 * kMiB))
                       .ok());
       const Placement half =
           GetParam() == Memory::half_on_peer ? Placement::spill({1}, false) : Placement::spill({}, true);
