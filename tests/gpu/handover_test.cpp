@@ -12,13 +12,6 @@
 namespace gmlake::test {
 namespace {
 
-struct Live {
-  void* address = nullptr;
-  std::size_t bytes = 0;
-  std::uint64_t seed = 0;
-  std::size_t stream = 0;
-};
-
 // Chunks of 2 MiB that were taken from one address and given to another.
 std::uint64_t hand_overs(const DeviceStats& stats) { return (stats.moved_bytes + stats.revived_bytes) / (2 * kMiB); }
 

@@ -17,6 +17,14 @@ namespace gmlake::test {
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 
+// A block that holds the pattern of `seed`, and which of a test's streams it is on.
+struct Live {
+  void* address = nullptr;
+  std::size_t bytes = 0;
+  std::uint64_t seed = 0;
+  std::size_t stream = 0;
+};
+
 class OnGpu : public ::testing::Test {
  protected:
   void SetUp() override {

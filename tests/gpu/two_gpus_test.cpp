@@ -9,12 +9,6 @@
 namespace gmlake::test {
 namespace {
 
-struct Live {
-  void* address = nullptr;
-  std::size_t bytes = 0;
-  std::uint64_t seed = 0;
-};
-
 // Blocks come and go on one stream of a GPU, each with a pattern of its own, all out of little memory.
 void fill_and_check(Allocator& allocator, Gpu& gpu, int device, std::uint64_t blocks) {
   gpu.make_current();
@@ -105,7 +99,6 @@ TEST_F(OnTwoGpus, KeepContentsInRandomPlacements) {
   std::mt19937_64 random(11);
   struct Placed : Live {
     int device = 0;
-    std::size_t stream = 0;
   };
   Gpu* const gpus[] = {gpu_.get(), peer_.get()};
   Gpu::Stream streams[2][2];
@@ -142,7 +135,7 @@ TEST_F(OnTwoGpus, KeepContentsInRandomPlacements) {
       for (int i = 0; i < 8 && !live.empty(); ++i) free_one();
       continue;
     }
-    live.push_back({{*block, size, seed}, device, stream});
+    live.push_back({{*block, size, seed, stream}, device});
     gpus[device]->make_current();
     gpus[device]->fill(*block, size, seed, streams[device][stream]);
     if (live.size() > 30) free_one();
