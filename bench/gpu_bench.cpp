@@ -8,6 +8,7 @@
 //   gpu_bench busy            the same while a kernel of 300 ms runs: what waits for it?
 //   gpu_bench --smoke         a little of everything. All say so, and end with 0, where there is no GPU.
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -134,6 +135,18 @@ void run_driver(Gpu& gpu, bool smoke) {
   for (int i = 0; i < kCalls; ++i) (void)value_of(driver->event_query(event), "event_query");
   const double query = (now_us() - start) / kCalls;
   done(driver->event_destroy(event), "event_destroy");
+  // In batches that the stream's queue holds: past that, a call waits for the device.
+  std::vector<double> clear_us;
+  void* cleared = gpu.allocate(2 * kMiB);
+  for (int batch = 0; batch < 20; ++batch) {
+    constexpr int kBatch = 100;
+    start = now_us();
+    for (int i = 0; i < kBatch; ++i)
+      done(driver->clear(stream, std::bit_cast<std::uintptr_t>(cleared), 2 * kMiB), "clear");
+    clear_us.push_back((now_us() - start) / kBatch);
+    gpu.wrong_words();
+  }
+  gpu.free(cleared);
   std::vector<double> malloc_us;
   std::vector<double> free_us;
   for (const std::uint64_t mib : {2, 64, 1024}) {
@@ -151,6 +164,7 @@ void run_driver(Gpu& gpu, bool smoke) {
     free_us.clear();
   }
   print("driver", "events", {{"record_us", record}, {"query_us", query}});
+  print("driver", "clear", {{"clear_us", median(clear_us)}});
 }
 
 // The same calls on the GPU and on the model of its driver: how much slower than its table this machine is just now.

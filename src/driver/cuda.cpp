@@ -342,6 +342,13 @@ Status CudaDriver::event_destroy(Event event) {
   return status_of(api_.event_destroy(event_of(event)), Step::event_destroy, number_of(event));
 }
 
+Status CudaDriver::clear(Stream stream, Address address, std::uint64_t bytes) {
+  if (bytes == 0) return Error{ErrorCode::invalid_value, Step::clear, address};  // it takes that for done
+  const Current current(*this, stream.device, Step::clear);
+  if (!current.status().ok()) return current.status();
+  return status_of(api_.memset_d8_async(address, 0, bytes, stream_of(stream)), Step::clear, address);
+}
+
 Result<CaptureState> CudaDriver::capture_state(Stream stream) {
   const Current current(*this, stream.device, Step::properties);
   if (!current.status().ok()) return current.status().error();

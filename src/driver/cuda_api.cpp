@@ -53,6 +53,7 @@ Result<Api> find_all() {
   find(api.event_query, "cuEventQuery");
   find(api.event_synchronize, "cuEventSynchronize");
   find(api.event_destroy, "cuEventDestroy");
+  find(api.memset_d8_async, "cuMemsetD8Async");
   find(api.stream_create, "cuStreamCreate");
   find(api.stream_destroy, "cuStreamDestroy");
   find(api.stream_wait_event, "cuStreamWaitEvent");

@@ -114,6 +114,7 @@ struct Api {
   CUresult (*event_query)(CUevent event);
   CUresult (*event_synchronize)(CUevent event);
   CUresult (*event_destroy)(CUevent event);
+  CUresult (*memset_d8_async)(CUdeviceptr address, unsigned char value, std::size_t bytes, CUstream stream);
   CUresult (*stream_create)(CUstream* stream, unsigned flags);
   CUresult (*stream_destroy)(CUstream stream);
   CUresult (*stream_wait_event)(CUstream stream, CUevent event, unsigned flags);

@@ -137,6 +137,10 @@ class Driver {
   virtual Status stream_wait(Stream stream, Event event) = 0;
   virtual Status event_destroy(Event event) = 0;  // waits that were enqueued with it stay
 
+  // Enqueues on `stream` that the bytes become 0: work like any other, and a part of the graph where the stream is
+  // captured. The stream's device has access throughout; `bytes` is not 0.
+  virtual Status clear(Stream stream, Address address, std::uint64_t bytes) = 0;
+
   virtual Result<CaptureState> capture_state(Stream stream) = 0;
   // Sets the calling thread's mode and gives the one before, as cuThreadExchangeStreamCaptureMode. Cannot fail.
   virtual CaptureMode exchange_capture_mode(CaptureMode mode) = 0;

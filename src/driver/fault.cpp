@@ -156,6 +156,11 @@ Status FaultDriver::event_destroy(Event event) {
   return inner_.event_destroy(event);
 }
 
+Status FaultDriver::clear(Stream stream, Address address, std::uint64_t bytes) {
+  if (const auto error = strike(Step::clear, address)) return *error;
+  return inner_.clear(stream, address, bytes);
+}
+
 Result<CaptureState> FaultDriver::capture_state(Stream stream) {
   if (const auto error = strike(Step::properties, stream.handle)) return *error;
   return inner_.capture_state(stream);

@@ -62,6 +62,7 @@ class FaultDriver final : public Driver {
   Status event_synchronize(Event event) override;
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override;
   Result<CaptureState> capture_state(Stream stream) override;
   CaptureMode exchange_capture_mode(CaptureMode mode) override { return inner_.exchange_capture_mode(mode); }
   std::uint64_t clock_ns() override { return inner_.clock_ns(); }

@@ -92,6 +92,10 @@ Status Gate::event_destroy(Event event) {
   return pass(Step::event_destroy, static_cast<std::uint64_t>(event), [&] { return inner_.event_destroy(event); });
 }
 
+Status Gate::clear(Stream stream, Address address, std::uint64_t bytes) {
+  return pass(Step::clear, address, [&] { return inner_.clear(stream, address, bytes); });
+}
+
 Result<CaptureState> Gate::capture_state(Stream stream) {
   return pass(Step::properties, stream.handle, [&] { return inner_.capture_state(stream); });
 }

@@ -46,6 +46,7 @@ class Gate final : public Driver {
   Status event_synchronize(Event event) override;
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override;
   Result<CaptureState> capture_state(Stream stream) override;
   // The thread's, not the device's: what is set before the device is lost is set back after it.
   CaptureMode exchange_capture_mode(CaptureMode mode) override {

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <utility>
 
 #include "base/check.hpp"
@@ -274,6 +275,10 @@ std::uint64_t HostDriver::resident_bytes() const {
   struct stat state {};
   GMLAKE_CHECK_EQ(fstat(file_, &state), 0);
   return static_cast<std::uint64_t>(state.st_blocks) * 512;  // a block of stat is 512 bytes whatever the file system
+}
+
+std::function<void()> HostDriver::zeroing(Address address, std::uint64_t bytes) {
+  return [address, bytes] { std::memset(pointer(address), 0, bytes); };
 }
 
 std::uint64_t HostDriver::clock_ns() {

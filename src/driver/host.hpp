@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -54,6 +55,9 @@ class HostDriver final : public SimulatedDriver {
   std::uint64_t clock_ns() override;
 
   std::uint64_t resident_bytes() const;  // of physical memory: pages that were touched and not given back
+
+ protected:
+  std::function<void()> zeroing(Address address, std::uint64_t bytes) override;
 
  private:
   HostDriver(const HostOptions& options, int file, std::uint64_t file_bytes);

@@ -157,4 +157,8 @@ Status ModelDriver::event_destroy(Event event) {
   return charged(SimulatedDriver::event_destroy(event), costs_.event_other);
 }
 
+Status ModelDriver::clear(Stream stream, Address address, std::uint64_t bytes) {
+  return charged(SimulatedDriver::clear(stream, address, bytes), costs_.clear);
+}
+
 }  // namespace gmlake::driver

@@ -50,6 +50,7 @@ class ModelDriver final : public SimulatedDriver {
   Status event_synchronize(Event event) override;
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override;
 
   // Starts at 0 and moves only by what calls cost.
   std::uint64_t clock_ns() override { return clock_ns_.load(std::memory_order_relaxed); }

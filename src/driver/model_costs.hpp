@@ -61,6 +61,7 @@ struct ModelCosts {
   double event_record = 360;
   double event_query = 360;
   double event_other = 360;  // create, destroy, synchronize, stream_wait: assumed to cost what a record does
+  double clear = 2'000;      // TODO measure
 };
 
 }  // namespace gmlake::driver

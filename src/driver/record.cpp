@@ -17,6 +17,7 @@ CallCounts operator-(const CallCounts& later, const CallCounts& earlier) {
   between.event_synchronize = later.event_synchronize - earlier.event_synchronize;
   between.event_destroy = later.event_destroy - earlier.event_destroy;
   between.stream_wait = later.stream_wait - earlier.stream_wait;
+  between.clear = later.clear - earlier.clear;
   return between;
 }
 
@@ -53,6 +54,7 @@ CallCounts RecordDriver::counts() const {
   counts.event_synchronize = count(Step::event_synchronize);
   counts.event_destroy = count(Step::event_destroy);
   counts.stream_wait = count(Step::stream_wait);
+  counts.clear = count(Step::clear);
   return counts;
 }
 
@@ -123,6 +125,10 @@ Status RecordDriver::stream_wait(Stream stream, Event event) {
 
 Status RecordDriver::event_destroy(Event event) {
   return timed(Step::event_destroy, [&] { return inner_.event_destroy(event); });
+}
+
+Status RecordDriver::clear(Stream stream, Address address, std::uint64_t bytes) {
+  return timed(Step::clear, [&] { return inner_.clear(stream, address, bytes); });
 }
 
 }  // namespace gmlake::driver

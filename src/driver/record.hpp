@@ -28,10 +28,11 @@ struct CallCounts {
   std::uint64_t event_synchronize = 0;
   std::uint64_t event_destroy = 0;
   std::uint64_t stream_wait = 0;
+  std::uint64_t clear = 0;
 
   std::uint64_t total() const {
     return reserve + address_free + create + release + map + unmap + set_access + event_create + event_record +
-           event_query + event_synchronize + event_destroy + stream_wait;
+           event_query + event_synchronize + event_destroy + stream_wait + clear;
   }
   friend bool operator==(const CallCounts&, const CallCounts&) = default;
 };
@@ -51,7 +52,7 @@ class RecordDriver final : public Driver {
     return vmm_ns_.load(std::memory_order_relaxed) + event_ns_.load(std::memory_order_relaxed);
   }
   double vmm_seconds() const;       // reserve to set_access
-  double event_seconds() const;     // event_create to stream_wait
+  double event_seconds() const;     // event_create to clear
   double max_call_seconds() const;  // the longest single call
   void reset();                     // all counters to 0
 
@@ -79,6 +80,7 @@ class RecordDriver final : public Driver {
   Status event_synchronize(Event event) override;
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override;
   Result<CaptureState> capture_state(Stream stream) override { return inner_.capture_state(stream); }
   CaptureMode exchange_capture_mode(CaptureMode mode) override { return inner_.exchange_capture_mode(mode); }
   std::uint64_t clock_ns() override { return inner_.clock_ns(); }
@@ -88,7 +90,7 @@ class RecordDriver final : public Driver {
   auto timed(Step kind, Call call);
   std::uint64_t count(Step kind) const;
 
-  static constexpr std::size_t kKinds = static_cast<std::size_t>(Step::stream_wait) + 1;
+  static constexpr std::size_t kKinds = static_cast<std::size_t>(Step::clear) + 1;
   Driver& inner_;
   std::array<std::atomic<std::uint64_t>, kKinds> counts_{};  // by Step
   std::atomic<std::uint64_t> vmm_ns_ = 0;

@@ -81,6 +81,15 @@ Status SimulatedDriver::stream_wait(Stream stream, Event event) {
   return streams_.stream_wait(stream, event);
 }
 
+Status SimulatedDriver::clear(Stream stream, Address address, std::uint64_t bytes) {
+  if (Status status = check_device(stream.device, Step::clear); !status.ok()) return status;
+  const Error refused{ErrorCode::invalid_value, Step::clear, address};
+  MutexLock lock(mutex_);
+  if (bytes == 0 || !books_.has_access(address, bytes, stream.device)) return refused;
+  const bool enqueued = streams_.enqueue(stream, {{address, bytes, true}}, zeroing(address, bytes)).ok();
+  return enqueued ? Status() : refused;
+}
+
 Result<CaptureState> SimulatedDriver::capture_state(Stream stream) {
   if (Status status = check_device(stream.device, Step::properties); !status.ok()) return status.error();
   return streams_.capture_state(stream);

@@ -45,6 +45,7 @@ class SimulatedDriver : public Driver {
   Status event_synchronize(Event event) override { return streams_.event_synchronize(event); }
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override { return streams_.event_destroy(event); }
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override GMLAKE_EXCLUDES(mutex_);
   Result<CaptureState> capture_state(Stream stream) override;
   CaptureMode exchange_capture_mode(CaptureMode mode) override { return StreamSimulator::exchange_capture_mode(mode); }
 
@@ -53,6 +54,8 @@ class SimulatedDriver : public Driver {
       : device_name_(std::move(device_name)), limits_(options), books_(std::move(options)) {}
 
   Status check_device(int device, Step step) const;
+  // What clear() runs when its turn comes: nothing where there is no memory behind the addresses.
+  virtual std::function<void()> zeroing(Address, std::uint64_t) { return {}; }
 
   mutable Mutex mutex_;
 

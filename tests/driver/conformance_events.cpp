@@ -124,6 +124,47 @@ TEST_P(DriverConformance, RefusesEventsThatAreNone) {
   EXPECT_THAT(driver().event_destroy(next), Succeeds());
 }
 
+// Through whatever mappings there are, and nothing beside it.
+TEST_P(DriverConformance, ClearsWhatItIsToldInTheOrderOfTheStream) {
+  const Address address = reserve(4);
+  map_new(address, 1);
+  map_new(address + granule(), 2);
+  map_new(address + 3 * granule(), 1);
+  const Stream stream = backend_->make_stream(0);
+  const std::uint64_t half = granule() / 2;
+  const bool has_memory = write(address + half - 8, 41) && write(address + half, 42) &&
+                          write(address + 3 * granule() + half - 8, 43) && write(address + 3 * granule() + half, 44);
+  const bool blocked = backend_->block(stream);
+  ASSERT_THAT(driver().clear(stream, address + half, 3 * granule()), Succeeds());
+  const Event event = driver().event_create(0).value();
+  ASSERT_THAT(driver().event_record(event, stream), Succeeds());
+  if (blocked) {
+    EXPECT_FALSE(driver().event_query(event).value());
+    backend_->unblock(stream);
+  }
+  ASSERT_THAT(driver().event_synchronize(event), Succeeds());
+  EXPECT_THAT(driver().event_destroy(event), Succeeds());
+  if (!has_memory) GTEST_SKIP() << "no memory to look at";
+  EXPECT_EQ(read(address + half - 8), 41u);
+  EXPECT_EQ(read(address + half), 0u);
+  EXPECT_EQ(read(address + 3 * granule() + half - 8), 0u);
+  EXPECT_EQ(read(address + 3 * granule() + half), 44u);
+}
+
+TEST_P(DriverConformance, RefusesToClearWhatTheStreamMayNotTouch) {
+  const Address address = reserve(3);
+  map_new(address, 1);
+  ASSERT_THAT(map(address + granule(), 1, create(1)), Succeeds());
+  const auto code = ErrorCode::invalid_value;
+  expect_refused(code, Step::clear, [&] { return driver().clear({0, 0}, address, 0); });
+  if (!backend_->refuses_misuse()) GTEST_SKIP() << "a GPU finds out when it gets there";
+  expect_refused(code, Step::clear, [&] { return driver().clear({0, 0}, address, granule() + 1); });
+  expect_refused(code, Step::clear, [&] { return driver().clear({0, 0}, address + 2 * granule(), 1); });
+  expect_refused(code, Step::clear, [&] { return driver().clear({0, 0}, 0, granule()); });
+  expect_refused(code, Step::clear, [&] { return driver().clear({0, 0}, address, UINT64_MAX); });
+  expect_refused(ErrorCode::invalid_device, Step::clear, [&] { return driver().clear({64, 0}, address, 1); });
+}
+
 TEST_P(DriverConformance, NoStreamIsCapturedAtFirst) {
   EXPECT_EQ(driver().capture_state(backend_->make_stream(0)).value(), CaptureState::none);
   EXPECT_EQ(driver().capture_state({0, 0}).value(), CaptureState::none);

@@ -42,6 +42,9 @@ std::vector<std::function<std::optional<Error>(Driver&)>> all_calls() {
       },
       [=](Driver& d) { return error(d.event_destroy(Event{1})); },
       [=](Driver& d) {
+        return error(d.clear({0, 1}, 2 * kMiB, 2 * kMiB));
+      },
+      [=](Driver& d) {
         return error(d.capture_state({0, 1}));
       },
   };

@@ -140,6 +140,16 @@ TEST_F(ModelTest, ChargesEvents) {
   EXPECT_EQ(charged(), 3 * 360u);
 }
 
+TEST_F(ModelTest, ChargesClearingByTheCall) {
+  const Address address = model_.reserve(64 * kMiB, 0).value();
+  map(address, 64 * kMiB);
+  set_access(address, 64 * kMiB, {0});
+  charged();
+  ASSERT_TRUE(model_.clear({0, 1}, address, 512).ok());
+  ASSERT_TRUE(model_.clear({0, 1}, address, 64 * kMiB).ok());
+  EXPECT_EQ(charged(), 2 * 2'000u);
+}
+
 TEST_F(ModelTest, ChargesNothingForCallsThatFail) {
   EXPECT_FALSE(model_.reserve(1, 0).ok());
   EXPECT_FALSE(model_.create(kGiB << 20, {}).ok());

@@ -47,6 +47,9 @@ class ForwardingDriver : public driver::Driver {
   Status event_synchronize(Event event) override { return inner_.event_synchronize(event); }
   Status stream_wait(Stream stream, Event event) override { return inner_.stream_wait(stream, event); }
   Status event_destroy(Event event) override { return inner_.event_destroy(event); }
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override {
+    return inner_.clear(stream, address, bytes);
+  }
   Result<driver::CaptureState> capture_state(Stream stream) override { return inner_.capture_state(stream); }
   driver::CaptureMode exchange_capture_mode(driver::CaptureMode mode) override {
     return inner_.exchange_capture_mode(mode);

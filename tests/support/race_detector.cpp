@@ -244,4 +244,11 @@ Status RaceDetector::event_destroy(Event event) {
   return destroyed;
 }
 
+Status RaceDetector::clear(Stream stream, Address address, std::uint64_t bytes) {
+  const Status cleared = inner().clear(stream, address, bytes);
+  const driver::Access access{address, bytes, true};
+  if (cleared.ok()) kernel(stream, {&access, 1});
+  return cleared;
+}
+
 }  // namespace gmlake::test

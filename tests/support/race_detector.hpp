@@ -60,6 +60,7 @@ class RaceDetector final : public ForwardingDriver {
   Status event_synchronize(Event event) override;
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override;
 
  private:
   using Clock = std::vector<std::uint64_t>;  // by index of stream: how many of its operations come before

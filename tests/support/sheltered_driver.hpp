@@ -88,6 +88,10 @@ class ShelteredDriver : public driver::Driver {
     const NoFailingNew shelter;
     return inner_.event_destroy(event);
   }
+  Status clear(driver::Stream stream, driver::Address address, std::uint64_t bytes) override {
+    const NoFailingNew shelter;
+    return inner_.clear(stream, address, bytes);
+  }
   Result<driver::CaptureState> capture_state(driver::Stream stream) override {
     const NoFailingNew shelter;
     return inner_.capture_state(stream);
