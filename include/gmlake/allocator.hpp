@@ -10,7 +10,8 @@
 // `shut_down`, frees do nothing, and the driver is not called. Destructors are silent in both. A device that the driver
 // calls lost stays so: requests fail with `device_lost`, frees are taken, nothing is called.
 //
-// Memory is handed out in multiples of 512 B, aligned to 512 B, with unspecified contents.
+// Memory is handed out in multiples of 512 B, aligned to 512 B, with unspecified contents;
+// with the option zero_on_free, never with what another owner left there.
 #pragma once
 
 #include <cstddef>

@@ -29,7 +29,9 @@ struct Options {
   double garbage_collection_threshold = 0;  // share of the limit above which old cached memory goes first; 0: off
   SpillTo spill = SpillTo::nowhere;         // before running out of memory
   bool background_worker = true;            // a thread a device that takes work off requests
-  bool stream_wait = true;  // let a stream wait for another, on the device, rather than run out of memory
+  bool stream_wait = true;     // let a stream wait for another, on the device, rather than run out of memory
+  bool zero_on_free = false;   // fill freed memory with zeros before anyone else gets it
+  bool unmap_on_free = false;  // for debugging: a free waits, and leaves no memory at the addresses
   // The file that a recording goes to; empty: none. For default_allocator() and whoever makes an allocator from
   // settings as text, as the C interface does; a program that makes its own with Allocator::create() has class
   // Recorder.

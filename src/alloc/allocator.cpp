@@ -55,7 +55,8 @@ struct Allocator::State final : public alloc::Room {
   State* next_abandoned = nullptr;
 
   State(driver::Driver* used, const Options& given, std::size_t count) : driver(used), options(given), devices(count) {
-    placed.emplace(*driver, *this, std::min(options.max_phy_block_bytes, alloc::kUsualBlockBytes));
+    placed.emplace(*driver, *this, std::min(options.max_phy_block_bytes, alloc::kUsualBlockBytes),
+                   alloc::PlacedBlocks::Freeing{.zeroes = options.zero_on_free, .waits = options.unmap_on_free});
   }
   ~State() override {
     placed.reset();

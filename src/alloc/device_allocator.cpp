@@ -22,6 +22,7 @@ using stitch::State;
 namespace {
 
 constexpr std::size_t kDeferredBatch = 64;
+constexpr std::size_t kClearedAtOnce = 64;  // by a free, where a capture has kept more from being cleared
 
 constexpr std::array kPoolStats = {
     &PoolStats::allocation,      &PoolStats::segment,        &PoolStats::active,       &PoolStats::inactive_split,
@@ -80,6 +81,7 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, const driver::MemoryPro
       driver_(meter_),
       device_(memory.location.id),
       options_(options),
+      frees_at_once_(!options.zero_on_free && !options.unmap_on_free),
       granule_shift_(granule_shift),
       total_bytes_(total_bytes),
       own_limit_bytes_(options.limit_bytes),
@@ -193,6 +195,12 @@ Result<Address> DeviceAllocator::allocate(std::uint64_t bytes, std::uint64_t str
 }
 
 Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t> stream) {
+  Status freed = free_block(address, stream);
+  if (freed.ok() && options_.unmap_on_free) unmap_freed();
+  return freed;
+}
+
+Status DeviceAllocator::free_block(Address address, std::optional<std::uint64_t> stream) {
   std::vector<memory::Fence> fences;
   bool many_deferred = false;
   {
@@ -200,7 +208,7 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     Block* block = find_live(address);  // before the stream: one of another device must not get books here
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
     StreamState& freed_on = stream ? named_stream({device_, *stream}) : *streams_[allocated_for(*block)];
-    const bool at_once = !block->used_elsewhere && block->pool->stream() == freed_on.index;
+    const bool at_once = !options_.zero_on_free && !block->used_elsewhere && block->pool->stream() == freed_on.index;
     if (!at_once) fences = defer(block, freed_on.index);
     Pool& pool = *block->pool;
     Shard& shard = shard_of(pool);
@@ -229,9 +237,10 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
     for (const memory::Fence& fence : fences) (void)fences_.mark(fence.stream, fence.tick).ok();
     // Requests that hit look at no fence: here now and then, so that neither events nor memory pile up.
     if (many_deferred) reclaim_deferred();
+    clear_freed(kClearedAtOnce);
   } catch (const std::bad_alloc&) {  // of the host: no fence either, and the block is freed all the same
   }
-  worker_.wake();  // which asks for the fences as time goes on
+  if (!fences.empty()) worker_.wake();  // which asks for the fences as time goes on
   return {};
 }
 

@@ -26,6 +26,7 @@
 #include "alloc/shard.hpp"
 #include "alloc/usage.hpp"
 #include "base/hints.hpp"
+#include "base/intrusive_list.hpp"
 #include "base/mutex.hpp"
 #include "base/sharded_mutex.hpp"
 #include "base/slab.hpp"
@@ -157,6 +158,7 @@ class DeviceAllocator {
     memory::StreamIndex own_stream = 0;  // that it was allocated for
     std::uint32_t fences_left = 0;
     bool borrowed = false;
+    ListLinks<Deferred> links = {};  // in uncleared_
   };
   struct Awaited {
     std::uint64_t tick = 0;
@@ -176,6 +178,7 @@ class DeviceAllocator {
     std::unique_ptr<stitch::Pool> small;
     std::unique_ptr<stitch::Pool> large;  // both null for one that has only been recorded
     std::uint64_t uses = 0;               // entries of uses_ that name it
+    std::uint64_t clearing = 0;           // blocks that are being cleared on it just now
     std::deque<Awaited> awaited;          // what waits for it, ticks ascending
   };
   struct StreamHash {
@@ -304,6 +307,7 @@ class DeviceAllocator {
   // The last thing in a hit that has made its shard short of room for its usage. Lets go of the lock meanwhile where
   // none can be borrowed.
   [[gnu::cold]] void find_room(Shard& shard) noexcept GMLAKE_REQUIRES(shard.mutex);
+  Status free_block(Address address, std::optional<std::uint64_t> stream) GMLAKE_EXCLUDES(grow_, state_);
   stitch::Block* find_live(Address address) const GMLAKE_REQUIRES(state_);
   Shard& shard_for(memory::StreamIndex stream) GMLAKE_REQUIRES(state_);  // throws std::bad_alloc with nothing lost
   static Shard& shard_of(const stitch::Pool& pool) { return *static_cast<StreamState*>(pool.owner)->shard; }
@@ -329,13 +333,19 @@ class DeviceAllocator {
   // A block that is freed while other streams are using it: device_deferred.cpp. The fences that it waits for are to be
   // marked once `state` is let go. Throws std::bad_alloc with nothing changed.
   std::vector<memory::Fence> defer(stitch::Block* block, memory::StreamIndex freed_on) GMLAKE_REQUIRES(state_);
-  // Gives freed blocks whose fences have passed back to their pools; how many.
+  // Gives freed blocks whose fences have passed back to their pools, or, with zero_on_free, to clear_freed(); how many
+  // are back.
   std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // The same for a few fences, by what Fences knows, of the first `left` streams of awaited_. True: there may be more.
   bool reclaim_some(std::size_t& left, std::uint64_t& returned) GMLAKE_REQUIRES(state_);
+  bool let_go(Deferred* deferred) GMLAKE_REQUIRES(state_);
   static std::uint64_t tick_after(const Deferred& deferred);
   // `tick`: of the stream whose pool it goes to.
   void complete(const Deferred& deferred, std::uint64_t tick) GMLAKE_REQUIRES(state_);
+  // zero_on_free: device_clear.cpp. Clears what is freed and used by no other stream any more, at most so many blocks,
+  // those that wait longest first. True: some are back in their pools.
+  bool clear_freed(std::size_t most) GMLAKE_EXCLUDES(state_);
+  bool clear_next() GMLAKE_EXCLUDES(state_);
   // Both go on past a stream that refuses, and keep its refusal for the request's error.
   void mark_all_streams() GMLAKE_REQUIRES(grow_);
   void wait_for_all_streams() GMLAKE_REQUIRES(grow_);
@@ -350,6 +360,8 @@ class DeviceAllocator {
   std::uint64_t past_threshold_bytes(const stitch::Plan& plan) const GMLAKE_REQUIRES(grow_);
 
   // What can be given back to the driver, and giving it back: device_trim.cpp.
+  void give_back_cached(std::uint64_t keep_bytes) GMLAKE_REQUIRES(grow_);
+  void unmap_freed() GMLAKE_EXCLUDES(grow_, state_);
   // Everything that is spare and at no address.
   void release_spare() GMLAKE_REQUIRES(grow_);
   // The least of the spare and cached PhyBlocks, behind passed fences, that makes `granules`; or all of them.
@@ -387,6 +399,7 @@ class DeviceAllocator {
   driver::Gate driver_;
   const int device_;
   const Options options_;
+  const bool frees_at_once_;  // neither zero_on_free nor unmap_on_free
   const std::uint32_t granule_shift_;
   const std::uint64_t total_bytes_;
   std::atomic<std::uint64_t> own_limit_bytes_;  // 0: none but the share
@@ -447,8 +460,9 @@ class DeviceAllocator {
   PrivatePools private_pools_ GMLAKE_GUARDED_BY(state_);
   std::unordered_map<const stitch::Block*, Uses> uses_ GMLAKE_GUARDED_BY(state_);
   Slab<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
-  std::vector<StreamState*> awaited_ GMLAKE_GUARDED_BY(state_);  // those that something waits for
-  mutable Usage usage_ GMLAKE_GUARDED_BY(state_);                // a reader settles pools first: settle_pools()
+  IntrusiveList<Deferred, &Deferred::links> uncleared_ GMLAKE_GUARDED_BY(state_);  // used by nobody, and to be cleared
+  std::vector<StreamState*> awaited_ GMLAKE_GUARDED_BY(state_);                    // those that something waits for
+  mutable Usage usage_ GMLAKE_GUARDED_BY(state_);  // a reader settles pools first: settle_pools()
   History history_;
   DeviceStats counts_ GMLAKE_GUARDED_BY(state_);  // what no other class counts; the rest of it stays zero
 

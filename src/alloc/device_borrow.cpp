@@ -45,6 +45,7 @@ Block* DeviceAllocator::find_lendable(const Pool& pool, std::uint64_t bytes, std
 
 DeviceAllocator::Found DeviceAllocator::borrow(const Request& request, Reach reach) {
   if (request.pool.pinned()) return std::nullopt;  // a graph is launched where nobody looks at fences
+  if (options_.zero_on_free) return std::nullopt;  // device_clear.cpp says why
   if (const Found again = take_again(request)) return again;
   std::vector<memory::Fence> fences;  // of streams that have a run, which they may still be using
   if (const Found found = borrow_passed(request, &fences)) return found;

@@ -83,6 +83,7 @@ std::vector<memory::Fence> DeviceAllocator::defer(Block* block, memory::StreamIn
   const bool borrowed = own != block->pool->stream();
   *deferred = {block, borrowed ? 0 : ++streams_[own]->tick, own, static_cast<std::uint32_t>(uses.size()), borrowed};
   drop_uses(*block);
+  if (uses.empty()) uncleared_.push_back(deferred);
   return fences;
 }
 
@@ -108,11 +109,7 @@ bool DeviceAllocator::reclaim_some(std::size_t& left, std::uint64_t& returned) {
       Deferred* const deferred = stream.awaited.front().deferred;
       stream.awaited.pop_front();
       if (--deferred->fences_left != 0) continue;
-      if (deferred->block != nullptr) {
-        complete(*deferred, tick_after(*deferred));
-        ++returned;
-      }
-      deferred_.put(deferred);
+      returned += let_go(deferred) ? 1 : 0;
     }
     if (stream.awaited.empty()) {
       awaited_[left - 1] = awaited_.back();
@@ -124,6 +121,18 @@ bool DeviceAllocator::reclaim_some(std::size_t& left, std::uint64_t& returned) {
     }
   }
   return false;
+}
+
+// Its last fence has passed. True: the block is back in its pool.
+bool DeviceAllocator::let_go(Deferred* deferred) {
+  const bool waits = deferred->block != nullptr;
+  if (waits && options_.zero_on_free) {
+    uncleared_.push_back(deferred);
+    return false;
+  }
+  if (waits) complete(*deferred, tick_after(*deferred));
+  deferred_.put(deferred);
+  return waits;
 }
 
 // Not the tick of now, whose fence nobody has waited for. Where the block was inherited, all ticks of its first stream
@@ -175,8 +184,13 @@ void DeviceAllocator::check_deferred(std::uint64_t pending_blocks) const {
     GMLAKE_CHECK_EQ(count, deferred->fences_left);
     taken_again += deferred->block == nullptr;
   }
+  std::uint64_t uncleared = uncleared_.size();
+  for (const auto& stream : streams_) uncleared += stream->clearing;
+  for (const Deferred* each = uncleared_.front(); each != nullptr; each = uncleared_.next(each)) {
+    GMLAKE_CHECK(each->fences_left == 0 && each->block->state == stitch::State::pending);
+  }
   GMLAKE_CHECK_EQ(awaited, awaited_.size());
-  GMLAKE_CHECK_EQ(fences_of.size(), deferred_.live_count());
+  GMLAKE_CHECK_EQ(fences_of.size() + uncleared, deferred_.live_count());
   GMLAKE_CHECK_EQ(pending_blocks + taken_again, deferred_.live_count());
 }
 

@@ -75,6 +75,7 @@ Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t s
     return make_request(id, stream, bytes, requested);
   }();
   report.stream = request.stream.stream.handle;
+  clear_freed(SIZE_MAX);
   Found found = fit(request);
   std::uint64_t DeviceStats::*counter = nullptr;
   // Before anything moves or is created: but small requests come by the thousand, and should hit a cache of their own.
@@ -150,8 +151,11 @@ DeviceAllocator::Found DeviceAllocator::try_wait(const Request& request) {
 // What streams have come to since the request began: deferred blocks, released pools and forgotten streams.
 void DeviceAllocator::take_in(const Request& request) {
   reclaim_deferred();
-  const MutexLock lock(state_);
-  settle_estates(&request.stream);
+  {
+    const MutexLock lock(state_);
+    settle_estates(&request.stream);
+  }
+  clear_freed(SIZE_MAX);
 }
 
 DeviceAllocator::Found DeviceAllocator::fit(const Request& request) {
@@ -170,13 +174,19 @@ void DeviceAllocator::mark_all_streams() {
   if (Status polled = fences_.poll(); !polled.ok()) refusal_ = polled.error();
 }
 
-// Not while a stream is captured: to wait on the host would break the capture.
+// And for what is to be cleared then. Not while a stream is captured: to wait on the host would break the capture.
 void DeviceAllocator::wait_for_all_streams() {
   if (fences_.capture_under_way()) return mark_all_streams();
   count(&DeviceStats::num_sync_all_streams);
-  for (const memory::Fence& fence : stream_ticks()) {
-    if (Status waited = fences_.wait(fence); !waited.ok()) refusal_ = waited.error();
-  }
+  const auto wait = [this]() GMLAKE_REQUIRES(grow_) {
+    for (const memory::Fence& fence : stream_ticks()) {
+      if (Status waited = fences_.wait(fence); !waited.ok()) refusal_ = waited.error();
+    }
+  };
+  wait();
+  if (!options_.zero_on_free) return;
+  reclaim_deferred();
+  if (clear_freed(SIZE_MAX)) wait();
 }
 
 }  // namespace gmlake::alloc

@@ -246,6 +246,7 @@ bool DeviceAllocator::settle_stream(StreamState& gone, StreamState* heir) {
     gone.large.reset();
   }
   if (gone.uses != 0) return false;  // of live blocks, which are still to be freed
+  if (gone.clearing != 0) return false;
   fences_.reclaim(gone.index, gone.tick);
   return true;
 }

@@ -1,6 +1,7 @@
 // What DeviceAllocator gives back to the driver: cached PhyBlocks behind passed fences, spare ones, segments that are
 // all holes. The ladder's rungs and trim() come here.
 #include <algorithm>
+#include <new>
 
 #include "alloc/device_allocator.hpp"
 #include "gmlake/bytes.hpp"
@@ -130,6 +131,21 @@ Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
     const MutexLock lock(state_);
     if (history_.on()) history_.add(History::Action::trim, 0, keep_bytes, 0);
   }
+  give_back_cached(keep_bytes);
+  return refusal_ ? Status(*refusal_) : Status();
+}
+
+// unmap_on_free: all that is free, so that what others were still using of it at the last free goes too.
+void DeviceAllocator::unmap_freed() {
+  if (driver_.lost()) return;
+  const MutexLock grow(grow_);
+  try {
+    give_back_cached(0);
+  } catch (const std::bad_alloc&) {  // of the host: it stays cached until the next free
+  }
+}
+
+void DeviceAllocator::give_back_cached(std::uint64_t keep_bytes) {
   wait_for_all_streams();
   reclaim_deferred();
   {
@@ -145,7 +161,6 @@ Status DeviceAllocator::trim(std::uint64_t keep_bytes) {
     const MutexLock lock(state_);
     settle_estates(nullptr);  // streams that have nothing left
   }
-  return refusal_ ? Status(*refusal_) : Status();
 }
 
 bool DeviceAllocator::take_room(std::uint64_t bytes, bool refused) {

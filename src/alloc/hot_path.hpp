@@ -48,6 +48,7 @@ namespace gmlake::alloc {
 
 [[gnu::always_inline]] inline bool DeviceAllocator::deallocate_at_once(Address address,
                                                                        std::optional<std::uint64_t> stream) noexcept {
+  if (!frees_at_once_) return false;
   Shard* shard = nullptr;
   if (stream) {
     const StreamState* state = stream_hints_.find(*stream);

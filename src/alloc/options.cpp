@@ -151,6 +151,16 @@ constexpr std::array kKeys = {
          "Near the limit, let a stream wait on the device for memory that another stream has freed."},
         [](std::string_view v, Options& o) { return read_bool(v, o.stream_wait); },
         [](const Options& o) { return std::string(o.stream_wait ? "true" : "false"); }},
+    Key{{"zero_on_free", "true or false",
+         "Fill freed memory with zeros before anyone else gets it: a memset on its stream for each free, and no memory "
+         "lent from stream to stream."},
+        [](std::string_view v, Options& o) { return read_bool(v, o.zero_on_free); },
+        [](const Options& o) { return std::string(o.zero_on_free ? "true" : "false"); }},
+    Key{{"unmap_on_free", "true or false",
+         "For debugging: a free waits for the streams and gives the memory back, so that what uses it afterwards "
+         "faults. Slow."},
+        [](std::string_view v, Options& o) { return read_bool(v, o.unmap_on_free); },
+        [](const Options& o) { return std::string(o.unmap_on_free ? "true" : "false"); }},
     Key{{"record", "a file's path without a comma; empty: off",
          "Records what is asked of the allocator in this file, for `gmlake replay`; it is there when the process has "
          "exited. `%p` in it is the number of the process."},

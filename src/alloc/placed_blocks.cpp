@@ -326,9 +326,13 @@ Status PlacedBlocks::deallocate(Address address, std::optional<std::uint64_t> st
     }
     block.marks.reserve(block.marks.size() + marks.size());
     block.uses = std::move(marks);
+    block.dirty = freeing_.zeroes && block.imported_bytes() == 0;  // what is another process's stays as it is
     freed_.insert(live_.extract(found));
   }
-  if (settling_.try_lock()) {  // a free waits for nobody
+  if (freeing_.waits) {
+    const MutexLock settling(settling_);
+    (void)settle_locked(true);
+  } else if (settling_.try_lock()) {  // a free waits for nobody
     (void)settle_locked(false);
     settling_.unlock();
   }
@@ -402,7 +406,18 @@ bool PlacedBlocks::has_passed(Block& block, bool wait) {
     events_[mark.device].idle.push_back(mark.event);
     return true;
   });
-  return block.uses.empty() && block.marks.empty();
+  if (!block.uses.empty() || !block.marks.empty()) return false;
+  return !block.dirty || (clear(block) && has_passed(block, wait));
+}
+
+// Enqueues the zeros, which the block waits for then, as for any other use.
+bool PlacedBlocks::clear(Block& block) {
+  const Result<driver::CaptureState> capture = driver_.capture_state(block.stream);
+  if (!capture || *capture != driver::CaptureState::none) return false;
+  if (!driver_.clear(block.stream, block.address, block.mapped_bytes).ok()) return false;
+  block.dirty = false;
+  block.uses.push_back(block.stream);  // there is room since it was freed
+  return true;
 }
 
 bool PlacedBlocks::settle(bool wait) {

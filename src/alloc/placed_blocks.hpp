@@ -50,8 +50,13 @@ class PlacedBlocks {
     friend bool operator==(const Totals&, const Totals&) = default;
   };
 
-  PlacedBlocks(driver::Driver& driver, Room& room, std::uint64_t max_piece_bytes)
-      : driver_(driver), room_(room), max_piece_bytes_(max_piece_bytes) {}
+  struct Freeing {  // the options zero_on_free and unmap_on_free
+    bool zeroes = false;
+    bool waits = false;
+  };
+
+  PlacedBlocks(driver::Driver& driver, Room& room, std::uint64_t max_piece_bytes, Freeing freeing)
+      : driver_(driver), room_(room), max_piece_bytes_(max_piece_bytes), freeing_(freeing) {}
   ~PlacedBlocks();  // gives everything back, live blocks included; tells no Room
   PlacedBlocks(const PlacedBlocks&) = delete;
   PlacedBlocks& operator=(const PlacedBlocks&) = delete;
@@ -108,6 +113,7 @@ class PlacedBlocks {
     std::vector<driver::Stream> uses;  // by other streams; once freed, every stream that is yet to be marked
     std::vector<Mark> marks;           // of streams that were marked, and have not passed
     std::vector<Piece> pieces;         // in order of address
+    bool dirty = false;                // once freed: to be cleared before it is given back
     Address begin() const { return address + offset; }
     std::uint64_t imported_bytes() const;
     std::uint64_t bytes_at(driver::Location::Kind kind, int device, bool equal) const;
@@ -130,6 +136,7 @@ class PlacedBlocks {
   void give_up(std::unique_ptr<Block> block) GMLAKE_EXCLUDES(mutex_);
   bool dismantle(Block& block, bool tell_room) noexcept;
   bool has_passed(Block& block, bool wait) GMLAKE_REQUIRES(settling_);
+  bool clear(Block& block) GMLAKE_REQUIRES(settling_);
   Result<Mark> mark(driver::Stream stream) GMLAKE_REQUIRES(settling_);
   bool settle_locked(bool wait) GMLAKE_REQUIRES(settling_) GMLAKE_EXCLUDES(mutex_);
   template <class Visit>
@@ -146,6 +153,7 @@ class PlacedBlocks {
   driver::Gate driver_;
   Room& room_;
   const std::uint64_t max_piece_bytes_;
+  const Freeing freeing_;
 
   mutable Mutex settling_ GMLAKE_ACQUIRED_BEFORE(mutex_);
   // By device and place: the GPUs from 0 up, the host's nodes from -1 down.

@@ -225,4 +225,18 @@ Status Fences::make_stream_wait(StreamIndex waiter, const Fence& fence) {
   GMLAKE_CHECK(false);
 }
 
+Status Fences::clear(StreamIndex stream, driver::Address address, std::uint64_t bytes, bool in_graph) {
+  const MutexLock lock(calls_);  // nobody closes it meanwhile
+  Name name;
+  {
+    const MutexLock names(names_mutex_);
+    name = names_[stream];
+  }
+  if (!name.open) return Error{ErrorCode::invalid_value, Step::clear, address};
+  if (!in_graph) {
+    if (Status free = check_capture(name.stream, Step::clear); !free.ok()) return free;
+  }
+  return driver_.clear(name.stream, address, bytes);
+}
+
 }  // namespace gmlake::memory

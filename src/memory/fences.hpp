@@ -69,6 +69,10 @@ class Fences {
   // `captured`, where the waiter is: a graph takes no order from outside; not_supported, where it is another thread's.
   Status make_stream_wait(StreamIndex waiter, const Fence& fence);
 
+  // Enqueues on the stream that memory becomes 0. `in_graph`: where the stream is captured too, as part of its graph.
+  // Errors: captured; invalid_value, where the stream is closed; the driver's.
+  Status clear(StreamIndex stream, driver::Address address, std::uint64_t bytes, bool in_graph);
+
   std::uint64_t events_pending() const { return pending_.load(std::memory_order_relaxed); }
 
  private:

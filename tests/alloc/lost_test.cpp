@@ -90,6 +90,23 @@ TEST_F(LostDevice, TakesFreesOnEveryStream) {
   EXPECT_EQ(allocator_->stats().all.allocation.current, 0u);
 }
 
+// With zero_on_free: nobody gets the memory any more, so it need not be cleared to be back in the books.
+TEST_F(LostDevice, ClearsNothing) {
+  allocator_ = Allocator::create(fault_, {.background_worker = false, .zero_on_free = true}).value();
+  void* first = allocator_->allocate(4 * kGranule);
+  void* second = allocator_->allocate(4 * kGranule);
+  lose(Step::clear);
+  EXPECT_TRUE(allocator_->try_deallocate(first).ok());
+  allocator_->check();
+  EXPECT_EQ(allocator_->stats().all.active_bytes.current, 8 * kGranule);
+  const std::uint64_t calls = fault_.calls();
+  EXPECT_TRUE(allocator_->try_deallocate(second).ok());
+  allocator_->check();
+  EXPECT_EQ(allocator_->stats().all.active_bytes.current, 0u);
+  EXPECT_EQ(refused(512), ErrorCode::device_lost);
+  EXPECT_EQ(fault_.calls(), calls);
+}
+
 TEST_F(LostDevice, LeavesTheOtherDevicesToWorkOn) {
   void* first = allocator_->allocate(kGranule, 0);
   void* second = allocator_->allocate(kGranule, 1);

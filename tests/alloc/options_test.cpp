@@ -33,6 +33,8 @@ const std::vector<Values> kValues = {
     {"spill", {"no", "peers", "host", "peers+host"}, {"", "yes", "host+peers", "disk"}},
     {"background_worker", {"true", "false", "1", "0"}, {"", "yes", "thread"}},
     {"record", {"", "job.gmtrace", "/tmp/a b/%p:1.gmtrace"}, {"a,b"}},
+    {"zero_on_free", {"true", "false", "1", "0"}, {"", "yes", "zeros"}},
+    {"unmap_on_free", {"true", "false", "1", "0"}, {"", "yes", "wait"}},
     {"stream_wait", {"true", "false", "True", "False", "1", "0"}, {"", "yes", "TRUE", "2"}},
 };
 

@@ -37,6 +37,8 @@ OF_STREAMS = "src/alloc/device_streams.cpp"
 PRIVATE_POOLS = "src/alloc/private_pools.cpp"
 LADDER = "src/alloc/device_ladder.cpp"
 DEFERRED = "src/alloc/device_deferred.cpp"
+CLEAR = "src/alloc/device_clear.cpp"
+PLACED = "src/alloc/placed_blocks.cpp"
 BORROW = "src/alloc/device_borrow.cpp"
 TRIM = "src/alloc/device_trim.cpp"
 CALLBACKS = "src/alloc/oom_callbacks.cpp"
@@ -302,6 +304,8 @@ MUTANTS = [
     mutant("what a capture keeps from being forgotten is never tried again", OF_STREAMS,
            "if (left-- == 0 || !forget_stream(stream).ok()) return;",
            "if (left-- == 0 || !forget_stream(stream).ok()) break;", "alloc_test", "PerThreadStreams*"),
+    mutant("a block keeps a use of each thread that ended", DEFERRED, "if (!fences_.passed({use, UINT64_MAX})) return false;",
+           "return false;", "alloc_test", "PerThreadStreams*"),
     mutant("a pool's filter sees the number of a thread's stream", DEVICE,
            "routes_.find(stream_handle(driver::handle_of_stream(stream)))", "routes_.find(stream_handle(stream))",
            "alloc_test", "PerThreadStreams*"),
@@ -315,11 +319,27 @@ MUTANTS = [
     mutant("a pool that is retained has one reference", PRIVATE_POOLS, "  ++pool.references;\n",
            "  pool.references = 1;\n", "alloc_test", "*PrivatePools*"),
 
+    # Freed memory: cleared, or unmapped.
+    mutant("zeros go into the graph of a captured stream", FENCES, "  if (!in_graph) {\n", "  if (in_graph) {\n", "alloc_test",
+           "ZeroOnFree*"),
+    mutant("cleared memory is another stream's before the zeros are there", CLEAR, "++streams_[stream]->tick);\n",
+           "streams_[stream]->tick);\n", "alloc_test", "*ZeroOnFree*"),
+    mutant("what other streams used is not cleared", DEFERRED, "  if (waits && options_.zero_on_free) {\n",
+           "  if (waits && false) {\n", "alloc_test", "*ZeroOnFree*"),
+    mutant("what could not be cleared is handed out", CLEAR, "  if (!cleared.ok() || block.pool", "  if (block.pool",
+           "alloc_test", "*ZeroOnFree*"),
+    mutant("a request does not wait for the zeros", LADDER, "  if (clear_freed(SIZE_MAX)) wait();\n",
+           "  clear_freed(SIZE_MAX);\n", "alloc_test", "*ZeroOnFree*"),
+    mutant("memory that is to be cleared is lent", BORROW, "  if (options_.zero_on_free) return std::nullopt;", "  ", "alloc_test",
+           "*ZeroOnFree*"),
+    mutant("memory of other places goes back as it is", PLACED, "    block.dirty = freeing_.zeroes && ",
+           "    block.dirty = false && ", "alloc_test", "*ZeroOnFree*"),
+    mutant("freed memory stays mapped", DEVICE, "  if (freed.ok() && options_.unmap_on_free) unmap_freed();\n", "", "alloc_test",
+           "UnmapOnFree*"),
+
     # The background worker.
     mutant("a wake that comes during a step is lost", WORKER, "    if (next != Next::idle) awake_.store(true);\n",
            "    awake_.store(next != Next::idle);\n", "alloc_background_test", "BackgroundThread.TakesAnother*"),
-    mutant("a block keeps a use of each thread that ended", DEFERRED, "if (!fences_.passed({use, UINT64_MAX})) return false;",
-           "return false;", "alloc_test", "PerThreadStreams*"),
     mutant("the worker steps once for each free", WORKER,
            "next == Next::again ? ", "next != Next::later ? ",
            "alloc_background_test", "BackgroundThread.TakesAStep*"),

@@ -29,6 +29,11 @@ inline void write_stamps(driver::Address address, std::uint64_t bytes, std::uint
                  [](unsigned char* place, std::uint64_t stamp) { std::memcpy(place, &stamp, sizeof stamp); });
 }
 
+inline bool is_zero(driver::Address address, std::uint64_t bytes) {
+  const auto* begin = std::bit_cast<const unsigned char*>(static_cast<std::uintptr_t>(address));
+  return *begin == 0 && std::memcmp(begin, begin + 1, bytes - 1) == 0;
+}
+
 // How many stamps are not what write_stamps() wrote.
 inline std::uint64_t wrong_stamps(driver::Address address, std::uint64_t bytes, std::uint64_t seed) {
   std::uint64_t wrong = 0;

@@ -148,7 +148,7 @@ const std::vector<NamedConditions>& named_conditions() {
       list.push_back({name, {}, length, test_operations, share});
       return list.back().conditions;
     };
-    add("NearTheLimit", 2000, 400'000, 423);
+    add("NearTheLimit", 2000, 400'000, 333);
     add("FarFromTheLimit", 2000, 300'000, 210).capacity_granules = 16384;
     {
       Conditions& c = add("LargePhyBlocks", 2000, 40'000, 5);
@@ -176,10 +176,31 @@ const std::vector<NamedConditions>& named_conditions() {
       c.faults = true;
     }
     {
-      Conditions& c = add("Host", 1000, 80'000, 800);
+      Conditions& c = add("Host", 1000, 80'000, 700);
       c.host = true;
       c.capacity_granules = 512;
       c.max_bytes = 16 * kMiB;
+    }
+    {
+      Conditions& c = add("ZeroOnFree", 1000, 100'000, 50);
+      c.options.zero_on_free = true;
+    }
+    {
+      Conditions& c = add("HostZeroOnFree", 1000, 40'000, 100);
+      c.host = true;
+      c.capacity_granules = 512;
+      c.max_bytes = 4 * kMiB;
+      c.options.zero_on_free = true;
+    }
+    {
+      Conditions& c = add("ZeroOnFreeFailingCalls", 500, 40'000, 20);
+      c.options.zero_on_free = true;
+      c.faults = true;
+    }
+    {
+      Conditions& c = add("UnmapOnFree", 1000, 40'000, 20);
+      c.options.unmap_on_free = true;
+      c.faults = true;
     }
     {
       Conditions& c = add("HostFailingCalls", 500, 20'000, 200);

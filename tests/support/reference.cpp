@@ -159,6 +159,19 @@ Status Reference::stream_wait(Stream stream, Event event) {
   return waits;
 }
 
+// The allocator's own work on what is free: as a kernel's, it has to come after that of others, and they after it.
+Status Reference::clear(Stream stream, Address address, std::uint64_t bytes) {
+  Status cleared = device_.clear(stream, address, bytes);
+  if (!cleared.ok()) return cleared;
+  const std::uint64_t point = ++enqueued_[stream.handle];
+  for (const Piece& piece : pieces_of(address, bytes)) {
+    const std::uint32_t pool = extents_[bits(piece.handle)].at(piece.begin).pool;  // it was freed in these pieces
+    if (std::string why = conflict(piece, stream.handle, pool); !why.empty()) broken_ = "cleared memory " + why;
+    put(piece, {piece.end, false, {{stream.handle, point}}, pool});
+  }
+  return cleared;
+}
+
 Status Reference::map(Address address, std::uint64_t bytes, Handle handle) {
   Status mapped = device_.map(address, bytes, handle);
   if (mapped.ok()) mapped_[address] = {bytes, handle};

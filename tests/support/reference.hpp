@@ -47,6 +47,7 @@ class Reference final : public ForwardingDriver {
   Status unmap(Address address, std::uint64_t bytes) override;
   Status event_record(Event event, Stream stream) override;
   Status stream_wait(Stream stream, Event event) override;
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override;
 
  private:
   using Clock = std::map<std::uint64_t, std::uint64_t>;  // by stream: how many of its operations are known to be before

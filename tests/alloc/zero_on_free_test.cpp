@@ -1,0 +1,302 @@
+// The option zero_on_free, on memory that can be looked at: whoever gets what another has freed finds zeros there, and
+// nothing is cleared that somebody uses.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <vector>
+
+#include "driver/host.hpp"
+#include "support/contents.hpp"
+#include "support/machine.hpp"
+
+namespace gmlake::test {
+namespace {
+
+constexpr PoolId kGraph{7, 0};
+
+std::unique_ptr<driver::SimulatedDriver> host(std::uint64_t granules, int devices = 1) {
+  driver::HostOptions options;
+  options.devices = devices;
+  options.capacity_bytes = granules * kGranule;
+  return std::move(driver::HostDriver::make(options)).value();
+}
+
+Options zeroing(std::uint64_t limit_granules = 0) {
+  Options options;
+  options.zero_on_free = true;
+  options.limit_bytes = limit_granules * kGranule;
+  return options;
+}
+
+class ZeroOnFree : public testing::Test {
+ protected:
+  explicit ZeroOnFree(std::uint64_t granules = 64) : machine_(host(granules, 2), zeroing()) {}
+
+  // Its owner leaves something in every word.
+  void* allocate_and_write(std::uint64_t bytes, std::uint64_t stream) {
+    void* pointer = machine_.allocate(bytes, stream);
+    run(pointer, bytes, stream, [=] { std::memset(pointer, 0xEE, bytes); });
+    return pointer;
+  }
+  // A kernel of whoever has it now.
+  void expect_zeros(void* pointer, std::uint64_t bytes, std::uint64_t stream) {
+    run(pointer, bytes, stream, [this, pointer, bytes] {
+      EXPECT_TRUE(is_zero(address_of(pointer), bytes));
+      ++looks_;
+    });
+  }
+  void run(void* pointer, std::uint64_t bytes, std::uint64_t stream, std::function<void()> kernel) {
+    EXPECT_TRUE(machine_.device().launch({0, stream}, {{address_of(pointer), bytes, true}}, std::move(kernel)).ok());
+  }
+  void record(void* pointer, std::uint64_t stream) {
+    EXPECT_TRUE(machine_.allocator().try_record_stream(pointer, stream_handle(stream)).ok());
+  }
+  void capture(std::uint64_t stream, driver::CaptureState state) { machine_.streams().set_capture({0, stream}, state); }
+  std::uint64_t pending_bytes() const {
+    const DeviceStats stats = machine_.stats();
+    return stats.all.active_bytes.current - stats.all.allocated_bytes.current;
+  }
+
+  Machine machine_;
+  int looks_ = 0;
+};
+
+class ScarceZeroOnFree : public ZeroOnFree {
+ protected:
+  ScarceZeroOnFree() : ZeroOnFree(10) {}
+};
+
+TEST_F(ZeroOnFree, TheNextOwnerOnTheStreamFindsZeros) {
+  for (const std::uint64_t bytes : {std::uint64_t{512}, std::uint64_t{100'000}, 5 * kGranule}) {
+    void* pointer = allocate_and_write(bytes, 1);
+    machine_.deallocate(pointer, 1);
+    EXPECT_EQ(pending_bytes(), 0u);
+    EXPECT_EQ(machine_.allocate(bytes, 1), pointer);
+    expect_zeros(pointer, bytes, 1);
+    machine_.deallocate(pointer, 1);
+  }
+  EXPECT_EQ(looks_, 3);
+}
+
+TEST_F(ZeroOnFree, InTheOrderOfAStreamThatLagsBehind) {
+  machine_.streams().hold({0, 1});
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  machine_.deallocate(pointer, 1);
+  EXPECT_EQ(machine_.allocate(4 * kGranule, 1), pointer);
+  expect_zeros(pointer, 4 * kGranule, 1);
+  EXPECT_EQ(looks_, 0);
+  machine_.streams().advance_all({0, 1});
+  EXPECT_EQ(looks_, 1);
+  EXPECT_EQ(machine_.streams().synchronizations(), 0u);
+  machine_.deallocate(pointer, 1);
+}
+
+// Both when it moves behind a fence, and when the streams have to wait for each other.
+TEST_F(ScarceZeroOnFree, AnotherStreamFindsThemToo) {
+  for (const bool lags : {false, true}) {
+    if (lags) machine_.streams().hold({0, 1});
+    void* pointer = allocate_and_write(8 * kGranule, 1);
+    machine_.deallocate(pointer, 1);
+    void* other = machine_.allocate(8 * kGranule, 2);
+    expect_zeros(other, 8 * kGranule, 2);
+    machine_.streams().advance_all({0, 1});
+    machine_.streams().advance_all({0, 2});
+    machine_.deallocate(other, 2);
+  }
+  EXPECT_EQ(looks_, 2);
+  EXPECT_EQ(machine_.streams().synchronizations(), 0u);
+}
+
+TEST_F(ZeroOnFree, WhatAnotherStreamStillUsesIsClearedBehindIt) {
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  machine_.streams().hold({0, 2});
+  int wrong = 0;
+  run(pointer, 4 * kGranule, 2, [=, &wrong] {
+    wrong += is_zero(address_of(pointer), 4 * kGranule) ? 1 : 0;
+    std::memset(pointer, 0xDD, 4 * kGranule);
+  });
+  record(pointer, 2);
+  const std::uint64_t cleared = machine_.calls().clear;
+  machine_.deallocate(pointer, 1);
+  EXPECT_EQ(machine_.calls().clear, cleared);
+  EXPECT_EQ(pending_bytes(), 4 * kGranule);
+  machine_.streams().advance_all({0, 2});
+  void* next = machine_.allocate(4 * kGranule, 1);
+  EXPECT_EQ(next, pointer);
+  EXPECT_EQ(wrong, 0);
+  expect_zeros(next, 4 * kGranule, 1);
+  EXPECT_EQ(looks_, 1);
+  machine_.deallocate(next, 1);
+}
+
+// A borrower that has a block again before its owner does would find what it left there itself.
+TEST_F(ZeroOnFree, NoStreamLendsToAnother) {
+  machine_.deallocate(allocate_and_write(4 * kGranule, 1), 1);
+  void* pointer = allocate_and_write(4 * kGranule, 2);
+  EXPECT_EQ(machine_.stats().borrowed_blocks, 0u);
+  machine_.deallocate(pointer, 2);
+}
+
+TEST_F(ZeroOnFree, TheWorkerLeavesClearingToThoseWhoKnowTheStream) {
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  machine_.streams().hold({0, 2});
+  run(pointer, 4 * kGranule, 2, {});
+  record(pointer, 2);
+  machine_.deallocate(pointer, 1);
+  machine_.streams().advance_all({0, 2});
+  const std::uint64_t cleared = machine_.calls().clear;
+  while (machine_.allocator().background_step()) {
+  }
+  machine_.allocator().check();
+  EXPECT_EQ(machine_.calls().clear, cleared);
+  EXPECT_EQ(pending_bytes(), 4 * kGranule);
+  machine_.deallocate(machine_.allocate(512, 1), 1);  // any free will do
+  EXPECT_EQ(pending_bytes(), 0u);
+}
+
+// Zeros that went into the graph would be written at every launch, whoever has the memory by then.
+TEST_F(ZeroOnFree, WhatIsFreedDuringACaptureIsClearedAfterIt) {
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  capture(1, driver::CaptureState::active);
+  machine_.deallocate(pointer, 1);
+  EXPECT_EQ(pending_bytes(), 4 * kGranule);
+  EXPECT_EQ(machine_.calls().clear, 0u);
+  void* other = machine_.allocate(4 * kGranule, 2);  // nobody else gets it
+  EXPECT_NE(other, pointer);
+  EXPECT_FALSE(is_zero(address_of(pointer), 8));
+  capture(1, driver::CaptureState::none);
+  machine_.deallocate(other, 2);
+  EXPECT_EQ(pending_bytes(), 0u);
+  EXPECT_EQ(machine_.allocate(4 * kGranule, 1), pointer);
+  expect_zeros(pointer, 4 * kGranule, 1);
+  EXPECT_EQ(looks_, 1);
+  machine_.deallocate(pointer, 1);
+}
+
+TEST_F(ZeroOnFree, AGraphClearsItsOwnMemory) {
+  ASSERT_TRUE(machine_.allocator().begin_pool(kGraph, 0, [](StreamHandle) { return true; }).ok());
+  capture(1, driver::CaptureState::active);
+  void* pointer = machine_.allocate(4 * kGranule, 1);
+  machine_.deallocate(pointer, 1);
+  EXPECT_EQ(machine_.calls().clear, 1u);
+  EXPECT_EQ(machine_.allocate(4 * kGranule, 1), pointer);  // in the order of the graph
+  machine_.deallocate(pointer, 1);
+  capture(1, driver::CaptureState::none);
+  EXPECT_TRUE(machine_.allocator().end_pool(kGraph, 0).ok());
+  EXPECT_TRUE(machine_.allocator().release_pool(kGraph, 0).ok());
+}
+
+// Memory of a stream that is gone is cleared on that of whoever inherits it.
+TEST_F(ZeroOnFree, WhatAForgottenStreamLeavesIsCleared) {
+  void* pointer = allocate_and_write(40 * kGranule, 1);
+  ASSERT_TRUE(machine_.allocator().forget_stream(stream_handle(1)).ok());
+  ASSERT_TRUE(machine_.streams().destroy_stream({0, 1}).ok());
+  EXPECT_TRUE(machine_.allocator().try_deallocate(pointer).ok());
+  EXPECT_EQ(machine_.calls().clear, 0u);
+  void* other = machine_.allocate(40 * kGranule, 2);
+  EXPECT_EQ(machine_.calls().clear, 1u);
+  expect_zeros(other, 40 * kGranule, 2);
+  EXPECT_EQ(looks_, 1);
+  machine_.deallocate(other, 2);
+}
+
+// What the driver would not clear nobody gets; the next free tries again.
+TEST_F(ZeroOnFree, WhatCannotBeClearedStaysOutOfUse) {
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  void* small = machine_.allocate(512, 1);
+  machine_.fault().arm({.kind = Step::clear, .sticky = true, .code = ErrorCode::unknown});
+  machine_.deallocate(pointer, 1);
+  EXPECT_EQ(pending_bytes(), 4 * kGranule);
+  void* other = machine_.allocate(4 * kGranule, 1);
+  EXPECT_NE(other, pointer);
+  machine_.fault().heal();
+  machine_.deallocate(small, 1);
+  EXPECT_EQ(pending_bytes(), 0u);
+  machine_.deallocate(other, 1);
+}
+
+TEST_F(ScarceZeroOnFree, TrimGivesBackAllThatWasCleared) {
+  machine_.streams().hold({0, 2});
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  run(pointer, 4 * kGranule, 2, {});
+  record(pointer, 2);
+  machine_.deallocate(pointer, 1);
+  EXPECT_TRUE(machine_.allocator().trim().ok());
+  machine_.allocator().check();
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 0u);
+  EXPECT_EQ(machine_.calls().clear, 1u);
+}
+
+// A request that has to wait gets what is cleared while it does.
+TEST_F(ScarceZeroOnFree, ARequestWaitsForWhatIsToBeCleared) {
+  void* pointer = allocate_and_write(8 * kGranule, 1);
+  machine_.streams().hold({0, 2});
+  run(pointer, 8 * kGranule, 2, {});
+  record(pointer, 2);
+  machine_.deallocate(pointer, 1);
+  void* other = machine_.allocate(8 * kGranule, 3);
+  EXPECT_EQ(machine_.streams().synchronizations(), 1u);
+  expect_zeros(other, 8 * kGranule, 3);
+  EXPECT_EQ(looks_, 1);
+  machine_.deallocate(other, 3);
+}
+
+// Over 200 frees, more than are cleared at once, with a capture in between: none is lost, none is cleared twice.
+TEST_F(ZeroOnFree, ManyThatHadToWaitAreAllCleared) {
+  std::vector<void*> blocks;
+  for (int i = 0; i < 200; ++i) blocks.push_back(allocate_and_write(4096, 1));
+  capture(1, driver::CaptureState::active);
+  for (void* pointer : blocks) machine_.deallocate(pointer, 1);
+  EXPECT_EQ(pending_bytes(), 200 * 4096u);
+  capture(1, driver::CaptureState::none);
+  void* whole = machine_.allocate(kGranule, 1);
+  EXPECT_EQ(pending_bytes(), 0u);
+  EXPECT_EQ(machine_.calls().clear, 200u);
+  blocks.clear();
+  for (int i = 0; i < 200; ++i) {
+    blocks.push_back(machine_.allocate(4096, 1));
+    expect_zeros(blocks.back(), 4096, 1);
+  }
+  EXPECT_EQ(looks_, 200);
+  for (void* pointer : blocks) machine_.deallocate(pointer, 1);
+  machine_.deallocate(whole, 1);
+}
+
+TEST(ZeroOnFreePlaced, MemoryOfOtherPlacesIsClearedBeforeTheDriverHasIt) {
+  Machine machine(host(64, 2), zeroing());
+  machine.streams().hold({0, 1});
+  const Result<void*> pointer =
+      machine.allocator().try_allocate(16 * kGranule, Placement::stripe({0, 1}), 0, stream_handle(1));
+  ASSERT_TRUE(pointer.ok());
+  machine.deallocate(*pointer, 1);
+  machine.streams().advance({0, 1}, 1);  // the event of the free
+  EXPECT_EQ(machine.calls().clear, 0u);
+  EXPECT_TRUE(machine.allocator().trim().ok());  // waits for the work, clears, and waits for that
+  EXPECT_EQ(machine.calls().clear, 1u);
+  EXPECT_EQ(machine.device().usage().physical_bytes, 0u);
+}
+
+TEST(ZeroOnFreePlaced, NotWhileItsStreamIsCaptured) {
+  Machine machine(host(64, 2), zeroing());
+  const Result<void*> pointer =
+      machine.allocator().try_allocate(16 * kGranule, Placement::stripe({0, 1}), 0, stream_handle(1));
+  ASSERT_TRUE(pointer.ok());
+  machine.streams().set_capture({0, 1}, driver::CaptureState::active);
+  machine.deallocate(*pointer, 1);
+  (void)machine.allocator().trim().ok();
+  EXPECT_EQ(machine.calls().clear, 0u);
+  EXPECT_EQ(machine.device().usage().physical_bytes, 16 * kGranule);
+  machine.streams().set_capture({0, 1}, driver::CaptureState::none);
+  EXPECT_TRUE(machine.allocator().trim().ok());
+  EXPECT_EQ(machine.calls().clear, 1u);
+  EXPECT_EQ(machine.device().usage().physical_bytes, 0u);
+}
+
+TEST(ZeroOnFreeOff, ClearsNothing) {
+  Machine machine(host(64), {});
+  machine.deallocate(machine.allocate(4 * kGranule, 1), 1);
+  EXPECT_EQ(machine.calls().clear, 0u);
+}
+
+}  // namespace
+}  // namespace gmlake::test
