@@ -306,7 +306,7 @@ class DeviceAllocator {
                           std::size_t runs_before) GMLAKE_REQUIRES(state_);
   // The last thing in a hit that has made its shard short of room for its usage. Lets go of the lock meanwhile where
   // none can be borrowed.
-  [[gnu::cold]] void find_room(Shard& shard) noexcept GMLAKE_REQUIRES(shard.mutex);
+  void find_room(Shard& shard) noexcept GMLAKE_REQUIRES(shard.mutex);
   Status free_block(Address address, std::optional<std::uint64_t> stream) GMLAKE_EXCLUDES(grow_, state_);
   stitch::Block* find_live(Address address) const GMLAKE_REQUIRES(state_);
   Shard& shard_for(memory::StreamIndex stream) GMLAKE_REQUIRES(state_);  // throws std::bad_alloc with nothing lost
@@ -325,8 +325,8 @@ class DeviceAllocator {
   Usage::Totals cached_totals() const GMLAKE_REQUIRES(state_);
   DeviceStats stats_locked() const GMLAKE_REQUIRES(state_);
   // For the history: a block that is handed out, one that is freed at once, and what a plan changed.
-  [[gnu::cold]] void note_alloc(const stitch::Block& block);
-  [[gnu::cold]] void note_free(const stitch::Block& block);
+  void note_alloc(const stitch::Block& block);
+  void note_free(const stitch::Block& block);
   void note_completed(Address address, std::uint64_t bytes, memory::StreamIndex stream) GMLAKE_REQUIRES(state_);
   void note_moves(const stitch::Plan& plan) GMLAKE_REQUIRES(grow_, state_);
   void count(std::uint64_t DeviceStats::*counter) GMLAKE_EXCLUDES(state_);

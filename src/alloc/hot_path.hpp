@@ -59,12 +59,12 @@ namespace gmlake::alloc {
   }
   if (shard == nullptr) return false;
   const MutexLock lock(shard->mutex);
-  stitch::AddressMap::Entry* entry = shard->live.locate(address);
-  if (entry == nullptr || entry->block->used_elsewhere) return false;
-  stitch::Block* block = entry->block;
+  const stitch::AddressMap::Place place = shard->live.locate(address);
+  stitch::Block* const block = place.block;
+  if (block == nullptr || block->used_elsewhere) return false;
   auto& own = *static_cast<StreamState*>(block->pool->owner);
   if (stream && own.stream.handle != *stream) return false;
-  shard->live.erase(entry);
+  shard->live.erase(place);
   if (history_.on()) [[unlikely]] {
     note_free(*block);
   }

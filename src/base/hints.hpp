@@ -130,7 +130,7 @@ class HintMap : public Hints<T> {
     Table& table = this->table();
     std::size_t hole = home(table, key);
     while (table.entries[hole].key_now() != key || table.entries[hole].value_now() == nullptr) hole = next(table, hole);
-    // Backward shift, as in stitch::AddressMap.
+    // Backward shift: later entries of the same probe run move into the hole, so that no probe breaks off early.
     for (std::size_t i = next(table, hole); table.entries[i].value_now() != nullptr; i = next(table, i)) {
       const std::size_t mask = table.capacity - 1;
       if (((i - home(table, table.entries[i].key_now())) & mask) < ((i - hole) & mask)) continue;

@@ -1,8 +1,15 @@
-// From the address of a live VirBlock to its books: open addressing with linear probing, no tombstones.
-// 24 to 64 bytes a live block. Not thread-safe: the lock of the shard whose blocks it holds covers it.
+// From the address of a live VirBlock to its books: a hash table of chunks of a cache line each, which hold up to seven
+// blocks and, in one word, seven bits of the hash of each. A search compares all seven at once and looks at a block
+// only where they agree; so it follows no chain, and the processor mispredicts next to nothing. With linear probes in
+// its place a third of all mispredicted branches of a hit were here.
+//
+// A block whose chunk is full goes into the next one that is not, and every chunk that it passed counts it: a search
+// goes on only where that count is not 0. No tombstones. The form is that of F14 (Bronson and Shi, "Open-sourcing F14
+// for faster, more memory-efficient hash tables", 2019).
+// 13 to 26 bytes a live block. Not thread-safe: the lock of the shard whose blocks it holds covers it.
 #pragma once
 
-#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <memory>
@@ -14,10 +21,17 @@
 namespace gmlake::stitch {
 
 class AddressMap {
+  struct Chunk;
+
  public:
-  struct Entry {
-    Address address = 0;
-    Block* block = nullptr;
+  // Where a block stands. Good until the next insert or erase.
+  struct Place {
+    Block* block = nullptr;  // null: nowhere
+
+   private:
+    friend class AddressMap;
+    std::size_t chunk = 0;
+    std::size_t slot = 0;
   };
 
   // Whether the next insert touches no heap; and makes sure of it, and of several. Throws std::bad_alloc with nothing
@@ -33,78 +47,117 @@ class AddressMap {
     insert_reserved(block);
   }
   void insert_reserved(Block* block) {  // where has_room()
-    place({block->address, block});
+    put(block);
     ++count_;
   }
 
-  // Where an address stands; null for one that is not here. Good until the next insert or erase.
-  Entry* locate(Address address) {
-    for (std::size_t i = slot_of(address);; i = next(i)) {
-      Entry& entry = entries_[i];
-      if (entry.address == address) return entry.block == nullptr ? nullptr : &entry;
-      if (entry.block == nullptr) return nullptr;
-    }
-  }
-
-  Block* find(Address address) const {
-    const Entry* entry = const_cast<AddressMap*>(this)->locate(address);
-    return entry == nullptr ? nullptr : entry->block;
-  }
-
-  void erase(Entry* entry) {
-    std::size_t hole = static_cast<std::size_t>(entry - entries_.get());
-    // Backward shift: pull later entries of the same probe run into the hole, so that no probe ever breaks off early.
-    for (std::size_t i = next(hole); entries_[i].block != nullptr; i = next(i)) {
-      const std::size_t home = slot_of(entries_[i].address);
-      if (((i - home) & mask_) >= ((i - hole) & mask_)) {
-        entries_[hole] = entries_[i];
-        hole = i;
+  // Where the block that begins at an address stands.
+  Place locate(Address address) const {
+    const std::uint64_t hash = hash_of(address);
+    const std::size_t home = home_of(hash);
+    Place place;
+    for (place.chunk = home;;) {
+      const Chunk& chunk = chunks_[place.chunk];
+      for (std::uint64_t matches = matches_of(chunk, tag_of(hash)); matches != 0; matches &= matches - 1) {
+        place.slot = slot_of(matches);
+        place.block = chunk.blocks[place.slot];
+        if (place.block->address == address) [[likely]]
+          return place;
       }
+      if (chunk.passed_by() == 0) [[likely]]
+        return {};
+      place.chunk = next(place.chunk);
+      if (place.chunk == home) return {};  // counts that were full once may lead all round
     }
-    entries_[hole] = {};
+  }
+
+  Block* find(Address address) const { return locate(address).block; }
+
+  void erase(const Place& place) {
+    chunks_[place.chunk].tags &= ~(kByte << 8 * place.slot);
     --count_;
+    for (std::size_t i = home_of(hash_of(place.block->address)); i != place.chunk; i = next(i)) chunks_[i].uncount();
   }
 
   // Removes and returns what find() would return.
   Block* take(Address address) {
-    Entry* entry = locate(address);
-    if (entry == nullptr) return nullptr;
-    Block* block = entry->block;
-    erase(entry);
-    return block;
+    const Place place = locate(address);
+    if (place.block != nullptr) erase(place);
+    return place.block;
   }
 
   std::size_t size() const { return count_; }
-  std::size_t metadata_bytes() const { return (mask_ + 1) * sizeof(Entry); }
+  std::size_t metadata_bytes() const { return (mask_ + 1) * sizeof(Chunk); }
 
  private:
-  std::size_t slot_of(Address address) const {
-    return static_cast<std::size_t>(((address / kAlignment) * 0x9E3779B97F4A7C15u) >> shift_);
-  }
+  static constexpr std::size_t kSlots = 7;
+  static constexpr std::size_t kUsualLoad = 5;  // blocks a chunk, on average, at which the table grows
+  static constexpr std::uint64_t kByte = 0xff;
+  static constexpr std::uint64_t kOfEach = 0x0001010101010101;  // one in each tag
+  static constexpr std::uint64_t kUsed = 0x80;                  // in every tag; a free slot's is 0
+  static constexpr unsigned kTagBits = 7;
+
+  struct alignas(64) Chunk {
+    // By slot from the low byte up; the highest byte counts the blocks that found no place here.
+    std::uint64_t tags = 0;
+    std::array<Block*, kSlots> blocks{};  // a slot that is free is not read
+
+    std::uint64_t passed_by() const { return tags >> 8 * kSlots; }
+    void count() {
+      if (passed_by() != kByte) tags += std::uint64_t{1} << 8 * kSlots;
+    }
+    void uncount() {  // a count that was full once stays: it may have missed some
+      if (passed_by() != kByte) tags -= std::uint64_t{1} << 8 * kSlots;
+    }
+  };
+  static_assert(sizeof(Chunk) == 64);
+
+  static std::uint64_t hash_of(Address address) { return (address / kAlignment) * 0x9E3779B97F4A7C15u; }
+  std::size_t home_of(std::uint64_t hash) const { return static_cast<std::size_t>(hash >> shift_); }
+  // The bits of the hash that come after those of the chunk: the low ones say little.
+  std::uint64_t tag_of(std::uint64_t hash) const { return (hash >> (shift_ - kTagBits) & (kUsed - 1)) | kUsed; }
   std::size_t next(std::size_t i) const { return (i + 1) & mask_; }
 
-  void place(const Entry& entry) {
-    std::size_t i = slot_of(entry.address);
-    while (entries_[i].block != nullptr) i = next(i);
-    entries_[i] = entry;
+  // The slots whose tag is this one, as the high bit of each; now and then one more, above one that is.
+  static std::uint64_t matches_of(const Chunk& chunk, std::uint64_t tag) {
+    const std::uint64_t differs = chunk.tags ^ tag * kOfEach;
+    return (differs - kOfEach) & ~differs & kUsed * kOfEach;
+  }
+  static std::size_t slot_of(std::uint64_t bits) { return static_cast<std::size_t>(std::countr_zero(bits)) / 8; }
+
+  void put(Block* block) {
+    const std::uint64_t hash = hash_of(block->address);
+    for (std::size_t i = home_of(hash);; i = next(i)) {
+      Chunk& chunk = chunks_[i];
+      const std::uint64_t free = ~chunk.tags & kUsed * kOfEach;
+      if (free != 0) [[likely]] {
+        const std::size_t slot = slot_of(free);
+        chunk.tags |= tag_of(hash) << 8 * slot;
+        chunk.blocks[slot] = block;
+        return;
+      }
+      chunk.count();
+    }
   }
 
   void grow() {
     const std::size_t old_size = mask_ + 1;
-    const std::size_t size = std::max<std::size_t>(old_size * 2, 64);
-    const auto old = std::exchange(entries_, std::make_unique<Entry[]>(size));
+    const std::size_t size = limit_ == 0 ? kFirstSize : old_size * 2;
+    const auto old = std::exchange(chunks_, std::make_unique<Chunk[]>(size));
     mask_ = size - 1;
     shift_ = static_cast<std::uint32_t>(64 - std::countr_zero(size));
-    limit_ = size / 4 * 3;
+    limit_ = size * kUsualLoad;
     for (std::size_t i = 0; i < old_size; ++i) {
-      if (old[i].block != nullptr) place(old[i]);
+      const std::uint64_t used = old[i].tags & kUsed * kOfEach;
+      for (std::uint64_t left = used; left != 0; left &= left - 1) put(old[i].blocks[slot_of(left)]);
     }
   }
 
-  // One entry that stays empty stands for a table until there is one: lookups need no special case.
-  std::unique_ptr<Entry[]> entries_ = std::make_unique<Entry[]>(2);
+  static constexpr std::size_t kFirstSize = 16;
+  // Two chunks that stay empty stand for a table until there is one: lookups need no special case.
+  std::unique_ptr<Chunk[]> chunks_ = std::make_unique<Chunk[]>(2);
   std::size_t count_ = 0;
-  std::size_t limit_ = 0;  // a table three quarters full grows
+  std::size_t limit_ = 0;
   std::size_t mask_ = 1;
   std::uint32_t shift_ = 63;
 };
