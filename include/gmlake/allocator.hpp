@@ -2,7 +2,7 @@
 //
 // Thread rules: any thread may call any function at any time. The lock that hits take is held across no driver call
 // that maps, creates or waits. Nothing here waits for the device below the limit; near it, the last rungs before an
-// out-of-memory error do. docs/architecture.md tells the whole.
+// out-of-memory error do, and with the option unmap_on_free every free. docs/architecture.md tells the whole.
 //
 // An allocator belongs to the process that made it. In the child of a fork every call that changes something fails with
 // `forked` and every other finds nothing; no lock is taken, and the parent's memory is not there. Once the process
@@ -10,8 +10,8 @@
 // `shut_down`, frees do nothing, and the driver is not called. Destructors are silent in both. A device that the driver
 // calls lost stays so: requests fail with `device_lost`, frees are taken, nothing is called.
 //
-// Memory is handed out in multiples of 512 B, aligned to 512 B, with unspecified contents;
-// with the option zero_on_free, never with what another owner left there.
+// Memory is handed out in multiples of 512 B, aligned to 512 B, with unspecified contents; with
+// the option zero_on_free, never with what an owner outside its private pool left there.
 #pragma once
 
 #include <cstddef>

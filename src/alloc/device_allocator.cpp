@@ -22,7 +22,7 @@ using stitch::State;
 namespace {
 
 constexpr std::size_t kDeferredBatch = 64;
-constexpr std::size_t kClearedAtOnce = 64;  // by a free, where a capture has kept more from being cleared
+constexpr std::size_t kClearedAtOnce = 4;  // by a free: its own block, and some that had to wait
 
 constexpr std::array kPoolStats = {
     &PoolStats::allocation,      &PoolStats::segment,        &PoolStats::active,       &PoolStats::inactive_split,
@@ -102,6 +102,7 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, const driver::MemoryPro
 
 DeviceAllocator::~DeviceAllocator() {
   worker_.stop();
+  if (options_.zero_on_free) fences_.wait_for_marks();  // what is enqueued here nobody else knows to wait for
   const MutexLock grow(grow_);
   mappings_.shut_down();
 }
@@ -202,15 +203,17 @@ Status DeviceAllocator::deallocate(Address address, std::optional<std::uint64_t>
 
 Status DeviceAllocator::free_block(Address address, std::optional<std::uint64_t> stream) {
   std::vector<memory::Fence> fences;
+  Deferred* deferred = nullptr;
   bool many_deferred = false;
   {
     const MutexLock lock(state_);
     Block* block = find_live(address);  // before the stream: one of another device must not get books here
     if (block == nullptr) return Error{ErrorCode::invalid_pointer, Step::deallocate, address};
     StreamState& freed_on = stream ? named_stream({device_, *stream}) : *streams_[allocated_for(*block)];
-    const bool at_once = !options_.zero_on_free && !block->used_elsewhere && block->pool->stream() == freed_on.index;
-    if (!at_once) fences = defer(block, freed_on.index);
     Pool& pool = *block->pool;
+    const bool clears = options_.zero_on_free && !pool.pinned();
+    const bool at_once = !clears && !block->used_elsewhere && pool.stream() == freed_on.index;
+    if (!at_once) deferred = defer(block, freed_on.index, fences);
     Shard& shard = shard_of(pool);
     shard.assert_held();
     shard.live.take(address);
@@ -229,6 +232,7 @@ Status DeviceAllocator::free_block(Address address, std::optional<std::uint64_t>
     }
     usage_.defer(pool.size_class(), bytes, requested);
     block->state = State::pending;
+    if (fences.empty()) let_go(deferred);
     many_deferred = deferred_.live_count() % kDeferredBatch == 0;
   }
   // Recorded now, not when memory runs short: the sooner the fence, the sooner the memory is back. A fence that cannot

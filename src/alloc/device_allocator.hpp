@@ -179,6 +179,7 @@ class DeviceAllocator {
     std::unique_ptr<stitch::Pool> large;  // both null for one that has only been recorded
     std::uint64_t uses = 0;               // entries of uses_ that name it
     std::uint64_t clearing = 0;           // blocks that are being cleared on it just now
+    bool closing = false;                 // it is being forgotten, or was: no more are
     std::deque<Awaited> awaited;          // what waits for it, ticks ascending
   };
   struct StreamHash {
@@ -332,7 +333,8 @@ class DeviceAllocator {
   void count(std::uint64_t DeviceStats::*counter) GMLAKE_EXCLUDES(state_);
   // A block that is freed while other streams are using it: device_deferred.cpp. The fences that it waits for are to be
   // marked once `state` is let go. Throws std::bad_alloc with nothing changed.
-  std::vector<memory::Fence> defer(stitch::Block* block, memory::StreamIndex freed_on) GMLAKE_REQUIRES(state_);
+  Deferred* defer(stitch::Block* block, memory::StreamIndex freed_on, std::vector<memory::Fence>& fences)
+      GMLAKE_REQUIRES(state_);
   // Gives freed blocks whose fences have passed back to their pools, or, with zero_on_free, to clear_freed(); how many
   // are back.
   std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
@@ -345,7 +347,9 @@ class DeviceAllocator {
   // zero_on_free: device_clear.cpp. Clears what is freed and used by no other stream any more, at most so many blocks,
   // those that wait longest first. True: some are back in their pools.
   bool clear_freed(std::size_t most) GMLAKE_EXCLUDES(state_);
-  bool clear_next() GMLAKE_EXCLUDES(state_);
+  bool clear_next(memory::StreamIndex& refused) GMLAKE_EXCLUDES(state_);
+  void withdraw_free(stitch::Pool& pool) GMLAKE_REQUIRES(grow_, state_);
+  memory::Fence stop_clearing(StreamState& stream) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   // Both go on past a stream that refuses, and keep its refusal for the request's error.
   void mark_all_streams() GMLAKE_REQUIRES(grow_);
   void wait_for_all_streams() GMLAKE_REQUIRES(grow_);
@@ -460,6 +464,7 @@ class DeviceAllocator {
   PrivatePools private_pools_ GMLAKE_GUARDED_BY(state_);
   std::unordered_map<const stitch::Block*, Uses> uses_ GMLAKE_GUARDED_BY(state_);
   Slab<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
+  std::uint64_t spoiled_ GMLAKE_GUARDED_BY(state_) = 0;  // of them, those that a graph clears: nobody's any more
   IntrusiveList<Deferred, &Deferred::links> uncleared_ GMLAKE_GUARDED_BY(state_);  // used by nobody, and to be cleared
   std::vector<StreamState*> awaited_ GMLAKE_GUARDED_BY(state_);                    // those that something waits for
   mutable Usage usage_ GMLAKE_GUARDED_BY(state_);  // a reader settles pools first: settle_pools()

@@ -58,9 +58,9 @@ void DeviceAllocator::drop_passed_uses(Uses& uses) {
   uses.streams.erase(passed, uses.streams.end());
 }
 
-std::vector<memory::Fence> DeviceAllocator::defer(Block* block, memory::StreamIndex freed_on) {
+DeviceAllocator::Deferred* DeviceAllocator::defer(Block* block, memory::StreamIndex freed_on,
+                                                  std::vector<memory::Fence>& fences) {
   const std::vector<memory::StreamIndex> uses = uses_of(*block, freed_on);
-  std::vector<memory::Fence> fences;
   fences.reserve(uses.size());
   make_room(awaited_, awaited_.size() + uses.size());
   Deferred* const deferred = deferred_.take();
@@ -83,8 +83,7 @@ std::vector<memory::Fence> DeviceAllocator::defer(Block* block, memory::StreamIn
   const bool borrowed = own != block->pool->stream();
   *deferred = {block, borrowed ? 0 : ++streams_[own]->tick, own, static_cast<std::uint32_t>(uses.size()), borrowed};
   drop_uses(*block);
-  if (uses.empty()) uncleared_.push_back(deferred);
-  return fences;
+  return deferred;
 }
 
 std::uint64_t DeviceAllocator::reclaim_deferred() {
@@ -126,8 +125,8 @@ bool DeviceAllocator::reclaim_some(std::size_t& left, std::uint64_t& returned) {
 // Its last fence has passed. True: the block is back in its pool.
 bool DeviceAllocator::let_go(Deferred* deferred) {
   const bool waits = deferred->block != nullptr;
-  if (waits && options_.zero_on_free) {
-    uncleared_.push_back(deferred);
+  if (waits && options_.zero_on_free && !deferred->block->pool->pinned()) {
+    uncleared_.push_front(deferred);
     return false;
   }
   if (waits) complete(*deferred, tick_after(*deferred));
@@ -184,7 +183,7 @@ void DeviceAllocator::check_deferred(std::uint64_t pending_blocks) const {
     GMLAKE_CHECK_EQ(count, deferred->fences_left);
     taken_again += deferred->block == nullptr;
   }
-  std::uint64_t uncleared = uncleared_.size();
+  std::uint64_t uncleared = uncleared_.size() + spoiled_;
   for (const auto& stream : streams_) uncleared += stream->clearing;
   for (const Deferred* each = uncleared_.front(); each != nullptr; each = uncleared_.next(each)) {
     GMLAKE_CHECK(each->fences_left == 0 && each->block->state == stitch::State::pending);

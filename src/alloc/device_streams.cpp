@@ -1,6 +1,8 @@
 // The streams and private pools of DeviceAllocator: how they get their books, how they are forgotten and released, and
 // who has their memory then.
 #include <algorithm>
+#include <new>
+#include <thread>
 
 #include "alloc/device_allocator.hpp"
 #include "alloc/hot_path.hpp"
@@ -58,6 +60,7 @@ DeviceAllocator::StreamState& DeviceAllocator::open_stream(driver::Stream stream
   }
   StreamState& state = *streams_[index];
   state.stream = stream;
+  state.closing = false;
   ++state.tick;  // up to here the clock has passed, for a former stream
   return state;
 }
@@ -65,16 +68,25 @@ DeviceAllocator::StreamState& DeviceAllocator::open_stream(driver::Stream stream
 Status DeviceAllocator::forget_stream(driver::Stream stream) {
   const MutexLock grow(grow_);
   StreamState* state = nullptr;
-  memory::Fence last;
   {
     const MutexLock lock(state_);
     const auto found = stream_by_handle_.find(stream);
     if (found == stream_by_handle_.end()) return {};
     state = found->second;
-    last = {state->index, ++state->tick};
     make_room(forgotten_, forgotten_.size() + 1);
+    state->closing = true;
   }
-  if (Status marked = fences_.mark(last.stream, last.tick); !marked.ok()) return marked;
+  const memory::Fence last = stop_clearing(*state);
+  Status marked = Error{ErrorCode::out_of_memory, Step::forget_stream, stream.handle};
+  try {
+    marked = fences_.mark(last.stream, last.tick);
+  } catch (const std::bad_alloc&) {  // of the host
+  }
+  if (!marked.ok()) {
+    const MutexLock lock(state_);
+    state->closing = false;
+    return marked;
+  }
   {
     const MutexLock lock(state_);
     stream_by_handle_.erase(stream);
@@ -85,6 +97,14 @@ Status DeviceAllocator::forget_stream(driver::Stream stream) {
   }
   fences_.close(last.stream);  // waits for event calls of others: without the lock that hits take
   return {};
+}
+
+// The last tick of a stream that is closing: after whatever other threads are just enqueueing on it.
+memory::Fence DeviceAllocator::stop_clearing(StreamState& stream) {
+  for (;; std::this_thread::yield()) {
+    const MutexLock lock(state_);
+    if (stream.clearing == 0) return {stream.index, ++stream.tick};
+  }
 }
 
 // The per-thread default streams of threads that have ended: nobody can name them again. There are more of them only
@@ -191,6 +211,10 @@ void DeviceAllocator::settle_estates(StreamState* heir) {
   if (forgotten_.empty() && !private_pools_.any_retired()) return;
   while (PrivatePools::PrivatePool* released = private_pools_.first_passed(fences_)) {
     for (auto& [stream, pair] : released->by_stream) {
+      if (options_.zero_on_free) {
+        withdraw_free(*pair.small);
+        withdraw_free(*pair.large);
+      }
       inherit(*streams_[stream]->small, *pair.small);
       inherit(*streams_[stream]->large, *pair.large);
     }

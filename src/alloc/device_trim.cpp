@@ -152,6 +152,7 @@ void DeviceAllocator::give_back_cached(std::uint64_t keep_bytes) {
     const MutexLock lock(state_);
     settle_estates(nullptr);
   }
+  if (clear_freed(SIZE_MAX)) wait_for_all_streams();
   mappings_.retire(fences_, 0);
   if (phy_pool_.held_bytes() > keep_bytes) {
     (void)release_cached(round_up(phy_pool_.held_bytes() - keep_bytes, granule()) >> granule_shift_);

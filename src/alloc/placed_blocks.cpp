@@ -35,7 +35,10 @@ PlacedBlocks::~PlacedBlocks() {
   const MutexLock settling(settling_);
   const MutexLock lock(mutex_);
   for_each_block([this](Block& block) {
-    for (const Mark& mark : block.marks) (void)driver_.event_destroy(mark.event).ok();
+    for (const Mark& mark : block.marks) {
+      if (freeing_.zeroes) (void)driver_.event_synchronize(mark.event).ok();  // the zeros may be under way
+      (void)driver_.event_destroy(mark.event).ok();
+    }
     (void)dismantle(block, false);  // what the driver keeps now, the process has until its end
   });
   for (auto& [device, events] : events_) {
@@ -376,6 +379,7 @@ Status PlacedBlocks::forget_stream(driver::Stream stream) {
     for (Blocks* blocks : {&live_, &freed_}) {
       for (const auto& [address, block] : *blocks) {
         const bool freed = blocks == &freed_;
+        if (freed && !contains(block->uses, stream) && block->stream == stream) block->stream.handle = 0;
         if (!contains(block->uses, stream) && (freed || !(block->stream == stream))) continue;
         block->marks.reserve(block->marks.size() + 1);
         users.push_back(block.get());
@@ -413,8 +417,13 @@ bool PlacedBlocks::has_passed(Block& block, bool wait) {
 // Enqueues the zeros, which the block waits for then, as for any other use.
 bool PlacedBlocks::clear(Block& block) {
   const Result<driver::CaptureState> capture = driver_.capture_state(block.stream);
-  if (!capture || *capture != driver::CaptureState::none) return false;
+  if (block.spoiled || !capture || *capture != driver::CaptureState::none) return false;
   if (!driver_.clear(block.stream, block.address, block.mapped_bytes).ok()) return false;
+  const Result<driver::CaptureState> now = driver_.capture_state(block.stream);
+  if (!now || *now != driver::CaptureState::none) {  // it has just begun on another thread
+    block.spoiled = true;
+    return false;
+  }
   block.dirty = false;
   block.uses.push_back(block.stream);  // there is room since it was freed
   return true;

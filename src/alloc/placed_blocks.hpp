@@ -114,6 +114,7 @@ class PlacedBlocks {
     std::vector<Mark> marks;           // of streams that were marked, and have not passed
     std::vector<Piece> pieces;         // in order of address
     bool dirty = false;                // once freed: to be cleared before it is given back
+    bool spoiled = false;              // a graph may clear it at any time: it is never given back
     Address begin() const { return address + offset; }
     std::uint64_t imported_bytes() const;
     std::uint64_t bytes_at(driver::Location::Kind kind, int device, bool equal) const;

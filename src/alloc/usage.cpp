@@ -123,6 +123,17 @@ void Usage::resume(SizeClass size_class, std::uint64_t bytes, std::uint64_t requ
   settle();
 }
 
+void Usage::withdraw(SizeClass size_class, std::uint64_t bytes, std::uint64_t runs_before, std::uint64_t runs_now) {
+  settle();
+  shares_[0]->withdraw(size_class, bytes, runs_before, runs_now);
+  for (const std::size_t side : {static_cast<std::size_t>(size_class), kBoth}) {
+    withdrawn_[side].blocks += 1;
+    withdrawn_[side].bytes += bytes;
+  }
+  change_pending(size_class, 1, bytes);
+  settle();
+}
+
 void Usage::recount_cached(const Totals& totals) {
   for (std::size_t i = 0; i < totals.size(); ++i) {
     // Signed: of new memory that became live in the same step, the one is counted before the other.
@@ -159,8 +170,8 @@ std::uint64_t Usage::freed_bytes() const {
   return bytes;
 }
 
-void Usage::read(PoolStats& out, std::size_t side, const Share::Freed& freed, std::uint64_t bytes_out,
-                 std::uint64_t runs_out) const {
+void Usage::read(PoolStats& out, std::size_t side, const Share::Freed& freed, const Share::Freed& withdrawn,
+                 std::uint64_t bytes_out, std::uint64_t runs_out) const {
   const auto stat = [](std::uint64_t current, std::uint64_t peak, std::uint64_t gone) {
     return Stat{current, std::max(peak, current), current + gone, gone};
   };
@@ -169,8 +180,8 @@ void Usage::read(PoolStats& out, std::size_t side, const Share::Freed& freed, st
   const std::uint64_t bytes = now(side, kLiveBytes);
   const auto [pending_blocks, pending_bytes] = pending_[side];
   const auto [active_blocks, active_bytes] = peak_active_[side];
-  out.allocation = stat(blocks, peaks[kLiveBlocks], freed.blocks);
-  out.allocated_bytes = stat(bytes, peaks[kLiveBytes], freed.bytes);
+  out.allocation = stat(blocks, peaks[kLiveBlocks], freed.blocks - withdrawn.blocks);
+  out.allocated_bytes = stat(bytes, peaks[kLiveBytes], freed.bytes - withdrawn.bytes);
   out.requested_bytes = stat(now(side, kRequestedBytes), peaks[kRequestedBytes], freed.requested);
   out.active = stat(blocks + pending_blocks, active_blocks, freed.blocks - pending_blocks);
   out.active_bytes = stat(bytes + pending_bytes, active_bytes, freed.bytes - pending_bytes);
@@ -193,9 +204,9 @@ void Usage::read(DeviceStats& stats) const {
       }
     }
   }
-  read(stats.small_pool, 0, freed[0], bytes_out_[0], freed[0].runs_out + runs_out_[0]);
-  read(stats.large_pool, 1, freed[1], bytes_out_[1], freed[1].runs_out + runs_out_[1]);
-  read(stats.all, kBoth, freed[kBoth], bytes_out_[0] + bytes_out_[1],
+  read(stats.small_pool, 0, freed[0], withdrawn_[0], bytes_out_[0], freed[0].runs_out + runs_out_[0]);
+  read(stats.large_pool, 1, freed[1], withdrawn_[1], bytes_out_[1], freed[1].runs_out + runs_out_[1]);
+  read(stats.all, kBoth, freed[kBoth], withdrawn_[kBoth], bytes_out_[0] + bytes_out_[1],
        freed[kBoth].runs_out + runs_out_[0] + runs_out_[1]);
   stats.small_pool.reserved_bytes = homed_[0];
   stats.large_pool.reserved_bytes = homed_[1];

@@ -106,6 +106,13 @@ class Usage {
       freed_[number].bytes += bytes;
       freed_[number].requested += requested;
     }
+    void withdraw(SizeClass size_class, std::uint64_t bytes, std::uint64_t runs_before, std::uint64_t runs_now) {
+      const auto number = static_cast<std::size_t>(size_class);
+      for (Rooms* rooms : {&rooms_[number], &rooms_[kBoth]}) lower((*rooms)[kCachedBytes], bytes);
+      if (runs_now != runs_before) change_runs(number, runs_before, runs_now);
+      freed_[number].blocks += 1;
+      freed_[number].bytes += bytes;
+    }
     void cache(SizeClass size_class, std::uint64_t bytes, std::uint64_t runs_before, std::uint64_t runs_now) {
       const auto number = static_cast<std::size_t>(size_class);
       for (Rooms* rooms : {&rooms_[number], &rooms_[kBoth]}) raise((*rooms)[kCachedBytes], bytes);
@@ -134,6 +141,8 @@ class Usage {
   void complete(SizeClass size_class, std::uint64_t bytes, std::uint64_t runs_before, std::uint64_t runs_now);
   // Or it is live again at once.
   void resume(SizeClass size_class, std::uint64_t bytes, std::uint64_t requested);
+  // A cached run waits as one that was live and freed would.
+  void withdraw(SizeClass size_class, std::uint64_t bytes, std::uint64_t runs_before, std::uint64_t runs_now);
   // The slow path took cached runs out of the books; and put back what became of them.
   void recount_cached(const Totals& totals);
   void recount_homes(const Totals& totals);
@@ -161,16 +170,18 @@ class Usage {
   void reach(std::size_t side, std::size_t quantity, std::uint64_t value);
   void set(std::size_t side, std::size_t quantity, std::uint64_t value);
   void change_pending(SizeClass size_class, std::uint64_t blocks, std::uint64_t bytes);
-  void read(PoolStats& out, std::size_t side, const Share::Freed& freed, std::uint64_t bytes_out,
-            std::uint64_t runs_out) const;
+  // What was freed in all, and of that what nobody had.
+  void read(PoolStats& out, std::size_t side, const Share::Freed& freed, const Share::Freed& withdrawn,
+            std::uint64_t bytes_out, std::uint64_t runs_out) const;
 
   std::array<Share*, ShardedMutex::kMost> shares_{};
   std::size_t count_ = 0;
   Numbers ceilings_{};
   Numbers peaks_{};
   Waiting peak_active_{};
-  Waiting pending_{};                         // freed, and in use on other streams
-  std::array<std::uint64_t, 2> bytes_out_{};  // of cached runs, other than to become live
+  Waiting pending_{};                             // freed, and in use on other streams
+  std::array<Share::Freed, kSides> withdrawn_{};  // in what the shares say was freed: withdraw()
+  std::array<std::uint64_t, 2> bytes_out_{};      // of cached runs, other than to become live
   std::array<std::uint64_t, 2> runs_out_{};
   std::array<Stat, kSides> segments_;
   std::array<Stat, 2> homed_;  // bytes in use at addresses of each class

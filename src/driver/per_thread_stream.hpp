@@ -40,7 +40,7 @@ inline std::uint64_t stream_meant_by(std::uint64_t handle) noexcept {
 }
 
 // The handle that the calling thread can give the driver for a stream; of another thread's, the legacy one. To record
-// an event or to ask for a capture, not to make the stream wait.
+// an event, to clear memory or to ask for a capture, not to make the stream wait.
 std::uint64_t handle_of_stream(std::uint64_t stream) noexcept;
 
 // How many threads have a number or had one. Where it is what it was, so are those that have ended: nobody needs to

@@ -84,6 +84,12 @@ Status SimulatedDriver::stream_wait(Stream stream, Event event) {
 Status SimulatedDriver::clear(Stream stream, Address address, std::uint64_t bytes) {
   if (Status status = check_device(stream.device, Step::clear); !status.ok()) return status;
   const Error refused{ErrorCode::invalid_value, Step::clear, address};
+  const Result<CaptureState> capture = streams_.capture_state(stream);
+  if (!capture) return refused;
+  if (*capture == CaptureState::implicit || *capture == CaptureState::invalidated) {
+    streams_.report({Violation::Kind::captured_event, stream, address, bytes});
+    return Error{ErrorCode::captured, Step::clear, address};
+  }
   MutexLock lock(mutex_);
   if (bytes == 0 || !books_.has_access(address, bytes, stream.device)) return refused;
   const bool enqueued = streams_.enqueue(stream, {{address, bytes, true}}, zeroing(address, bytes)).ok();

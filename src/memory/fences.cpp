@@ -225,18 +225,18 @@ Status Fences::make_stream_wait(StreamIndex waiter, const Fence& fence) {
   GMLAKE_CHECK(false);
 }
 
-Status Fences::clear(StreamIndex stream, driver::Address address, std::uint64_t bytes, bool in_graph) {
-  const MutexLock lock(calls_);  // nobody closes it meanwhile
-  Name name;
-  {
-    const MutexLock names(names_mutex_);
-    name = names_[stream];
+void Fences::wait_for_marks() {
+  const MutexLock lock(calls_);
+  for (const Clock& clock : clocks_) {
+    if (!clock.marks.empty()) (void)driver_.event_synchronize(clock.marks.back().event).ok();  // else nothing will tell
   }
-  if (!name.open) return Error{ErrorCode::invalid_value, Step::clear, address};
-  if (!in_graph) {
-    if (Status free = check_capture(name.stream, Step::clear); !free.ok()) return free;
-  }
-  return driver_.clear(name.stream, address, bytes);
+}
+
+Result<Fences::Cleared> Fences::clear(StreamIndex index, driver::Address address, std::uint64_t bytes) {
+  const driver::Stream on = stream(index);
+  if (Status free = check_capture(on, Step::clear); !free.ok()) return free.error();
+  if (Status cleared = driver_.clear(on, address, bytes); !cleared.ok()) return cleared.error();
+  return check_capture(on, Step::clear).ok() ? Cleared::in_order : Cleared::in_a_graph;
 }
 
 }  // namespace gmlake::memory

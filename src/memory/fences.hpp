@@ -69,9 +69,13 @@ class Fences {
   // `captured`, where the waiter is: a graph takes no order from outside; not_supported, where it is another thread's.
   Status make_stream_wait(StreamIndex waiter, const Fence& fence);
 
-  // Enqueues on the stream that memory becomes 0. `in_graph`: where the stream is captured too, as part of its graph.
-  // Errors: captured; invalid_value, where the stream is closed; the driver's.
-  Status clear(StreamIndex stream, driver::Address address, std::uint64_t bytes, bool in_graph);
+  // Enqueues on the stream, which nobody closes meanwhile, that memory becomes 0. Without a lock: where the stream has
+  // a great deal before it, the call may wait for it. Errors: captured, with nothing enqueued; the driver's.
+  enum class Cleared : std::uint8_t { in_order, in_a_graph };  // the latter: a capture began just then, and has it
+  Result<Cleared> clear(StreamIndex stream, driver::Address address, std::uint64_t bytes);
+
+  // Waits for everything that is marked. Names no stream: some may be gone.
+  void wait_for_marks();
 
   std::uint64_t events_pending() const { return pending_.load(std::memory_order_relaxed); }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/mutex.hpp"
+#include "support/contents.hpp"
 #include "support/machine.hpp"
 
 namespace gmlake::test {
@@ -222,8 +223,14 @@ struct Counts {
 // are in a private pool; others free some of them; and it looks at the books, and gives memory back, at any time.
 class Citizen {
  public:
-  Citizen(Allocator& allocator, Exchange& exchange, Counts& counts, std::uint64_t number)
-      : allocator_(allocator), exchange_(exchange), counts_(counts), number_(number), random_(70 + number) {}
+  // `expects_zeros`: in what it gets for the common cache.
+  Citizen(Allocator& allocator, Exchange& exchange, Counts& counts, std::uint64_t number, bool expects_zeros)
+      : allocator_(allocator),
+        exchange_(exchange),
+        counts_(counts),
+        number_(number),
+        expects_zeros_(expects_zeros),
+        random_(70 + number) {}
 
   void live(int operations) {
     for (int i = 0; i < operations; ++i) step();
@@ -283,6 +290,8 @@ class Citizen {
       return;
     }
     ++counts_.allocated;
+    const bool in_pool = pool_begun_ && stream == stream_handle(own_stream());
+    if (expects_zeros_ && !in_pool && !is_zero(address_of(*pointer), bytes)) ++counts_.damaged;
     blocks_.push_back({static_cast<std::byte*>(*pointer), bytes, number_ << 32 | ++stamps_});
     blocks_.back().write();
   }
@@ -303,6 +312,7 @@ class Citizen {
   Exchange& exchange_;
   Counts& counts_;
   const std::uint64_t number_;
+  const bool expects_zeros_;
   std::mt19937_64 random_;
   std::vector<Stamped> blocks_;
   std::uint64_t stamps_ = 0;
@@ -312,14 +322,19 @@ class Citizen {
 };
 
 // Real memory, near its end, with the background worker's thread: what is stitched is shared by nobody.
-TEST(Threads, FindWhatTheyWroteWhileAllElseGoesOn) {
+class ThreadsOnRealMemory : public testing::TestWithParam<bool> {};
+
+TEST_P(ThreadsOnRealMemory, FindWhatTheyWroteWhileAllElseGoesOn) {
   Result<std::unique_ptr<driver::HostDriver>> device = driver::HostDriver::make({.capacity_bytes = 128 * kGranule});
   if (!device) GTEST_SKIP() << describe(device.error());
-  Machine machine(std::move(*device), {}, nullptr, Worker::thread);
+  Options options;
+  options.zero_on_free = GetParam();
+  Machine machine(std::move(*device), options, nullptr, Worker::thread);
   Exchange exchange;
   Counts counts;
-  run_threads(
-      [&](std::uint64_t thread) { Citizen(machine.allocator(), exchange, counts, thread).live(kOperations / 5); });
+  run_threads([&](std::uint64_t thread) {
+    Citizen(machine.allocator(), exchange, counts, thread, GetParam()).live(kOperations / (GetParam() ? 40 : 5));
+  });
   while (const std::optional<Stamped> block = exchange.take()) {
     counts.damaged += !block->intact();
     machine.deallocate(block->begin);
@@ -339,6 +354,8 @@ TEST(Threads, FindWhatTheyWroteWhileAllElseGoesOn) {
   ASSERT_TRUE(machine.allocator().trim().ok());
   EXPECT_EQ(machine.device().usage(), driver::Usage{});
 }
+
+INSTANTIATE_TEST_SUITE_P(ZeroOnFree, ThreadsOnRealMemory, testing::Bool(), testing::PrintToStringParamName());
 
 // All threads allocate, and then all free: what they hold peaks where the last has allocated, whoever that is.
 TEST(Threads, LeaveThePeakOfWhatTheyHoldTogether) {

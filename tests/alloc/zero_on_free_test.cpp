@@ -2,11 +2,13 @@
 // nothing is cleared that somebody uses.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <functional>
 #include <vector>
 
 #include "driver/host.hpp"
 #include "support/contents.hpp"
+#include "support/forwarding_driver.hpp"
 #include "support/machine.hpp"
 
 namespace gmlake::test {
@@ -173,17 +175,99 @@ TEST_F(ZeroOnFree, WhatIsFreedDuringACaptureIsClearedAfterIt) {
   machine_.deallocate(pointer, 1);
 }
 
-TEST_F(ZeroOnFree, AGraphClearsItsOwnMemory) {
+// Its graphs may be running: while it is theirs nobody writes there.
+TEST_F(ZeroOnFree, APrivatePoolIsClearedWhenItIsReleased) {
   ASSERT_TRUE(machine_.allocator().begin_pool(kGraph, 0, [](StreamHandle) { return true; }).ok());
-  capture(1, driver::CaptureState::active);
-  void* pointer = machine_.allocate(4 * kGranule, 1);
-  machine_.deallocate(pointer, 1);
-  EXPECT_EQ(machine_.calls().clear, 1u);
-  EXPECT_EQ(machine_.allocate(4 * kGranule, 1), pointer);  // in the order of the graph
-  machine_.deallocate(pointer, 1);
-  capture(1, driver::CaptureState::none);
+  void* first = allocate_and_write(4 * kGranule, 1);
+  void* live = allocate_and_write(kGranule, 1);
+  void* second = allocate_and_write(3 * kGranule, 1);
+  machine_.deallocate(first, 1);
+  EXPECT_EQ(machine_.allocate(4 * kGranule, 1), first);
+  machine_.deallocate(first, 1);
+  machine_.deallocate(second, 1);
+  EXPECT_TRUE(machine_.allocator().end_pool(kGraph, 0).ok());
+  EXPECT_EQ(machine_.calls().clear, 0u);
+  const DeviceStats before = machine_.stats();
+  EXPECT_TRUE(machine_.allocator().release_pool(kGraph, 0).ok());
+  for (int i = 0; i < 2; ++i) {
+    void* pointer = machine_.allocate(7 * kGranule, 1);
+    expect_zeros(pointer, 7 * kGranule, 1);
+    machine_.deallocate(pointer, 1);
+  }
+  EXPECT_EQ(looks_, 2);
+  EXPECT_EQ(machine_.stats().all.allocated_bytes.peak, before.all.allocated_bytes.peak);
+  machine_.deallocate(live, 1);
+  EXPECT_EQ(machine_.stats().all.active_bytes.current, 0u);
+}
+
+TEST_F(ZeroOnFree, TrimGivesBackAReleasedPoolCleared) {
+  ASSERT_TRUE(machine_.allocator().begin_pool(kGraph, 0, [](StreamHandle) { return true; }).ok());
+  machine_.deallocate(allocate_and_write(4 * kGranule, 1), 1);
   EXPECT_TRUE(machine_.allocator().end_pool(kGraph, 0).ok());
   EXPECT_TRUE(machine_.allocator().release_pool(kGraph, 0).ok());
+  EXPECT_TRUE(machine_.allocator().trim().ok());
+  EXPECT_EQ(machine_.calls().clear, 1u);
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 0u);
+}
+
+// The legacy default stream cannot be used while a stream that it waits for is captured.
+TEST_F(ZeroOnFree, OfADefaultStreamItWaitsForTheCaptureOfOthers) {
+  void* pointer = allocate_and_write(4 * kGranule, 0);
+  capture(0, driver::CaptureState::implicit);
+  machine_.deallocate(pointer, 0);
+  EXPECT_EQ(machine_.calls().clear, 0u);
+  capture(0, driver::CaptureState::none);
+  machine_.deallocate(machine_.allocate(512, 0), 0);
+  EXPECT_EQ(pending_bytes(), 0u);
+}
+
+// Its end unmaps: the zeros, of which the program knows nothing, have to be written by then.
+TEST_F(ZeroOnFree, TheEndOfTheAllocatorWaitsForTheZeros) {
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  machine_.streams().hold({0, 1});
+  machine_.deallocate(pointer, 1);
+  EXPECT_EQ(machine_.streams().pending({0, 1}), 2u);  // the zeros, and the event behind them
+  machine_.destroy_allocator();
+  EXPECT_EQ(machine_.streams().pending({0, 1}), 0u);
+  EXPECT_TRUE(machine_.streams().violations().empty());
+}
+
+// A capture that another thread begins at the last moment has the zeros in its graph, which writes them at each launch.
+class CaptureAtTheLastMoment final : public ForwardingDriver {
+ public:
+  using ForwardingDriver::ForwardingDriver;
+  Status clear(Stream stream, Address address, std::uint64_t bytes) override {
+    if (begins) simulator->set_capture(stream, driver::CaptureState::active);
+    return ForwardingDriver::clear(stream, address, bytes);
+  }
+  bool begins = false;
+  driver::StreamSimulator* simulator = nullptr;
+};
+
+TEST(ZeroOnFreeInAGraph, TheBlockIsNobodysAnyMore) {
+  Machine machine(host(64, 2), zeroing(), [](driver::Driver& inner) -> std::unique_ptr<driver::Driver> {
+    return std::make_unique<CaptureAtTheLastMoment>(inner);
+  });
+  auto& driver = static_cast<CaptureAtTheLastMoment&>(machine.wrapper());
+  driver.simulator = &machine.streams();
+  void* pointer = machine.allocate(4 * kGranule, 1);
+  const Result<void*> striped =
+      machine.allocator().try_allocate(16 * kGranule, Placement::stripe({0, 1}), 0, stream_handle(1));
+  ASSERT_TRUE(striped.ok());
+  for (void* block : {pointer, *striped}) {
+    driver.begins = true;
+    machine.deallocate(block, 1);
+    driver.begins = false;
+    machine.streams().set_capture({0, 1}, driver::CaptureState::none);
+  }
+  EXPECT_TRUE(machine.allocator().trim().ok());
+  machine.allocator().check();
+  EXPECT_EQ(machine.calls().clear, 2u);
+  EXPECT_EQ(machine.stats().all.active_bytes.current, 4 * kGranule);
+  EXPECT_EQ(machine.device().usage().physical_bytes, 20 * kGranule);
+  void* other = machine.allocate(4 * kGranule, 1);
+  EXPECT_NE(other, pointer);
+  machine.deallocate(other, 1);
 }
 
 // Memory of a stream that is gone is cleared on that of whoever inherits it.
@@ -287,6 +371,23 @@ TEST(ZeroOnFreePlaced, NotWhileItsStreamIsCaptured) {
   EXPECT_EQ(machine.calls().clear, 0u);
   EXPECT_EQ(machine.device().usage().physical_bytes, 16 * kGranule);
   machine.streams().set_capture({0, 1}, driver::CaptureState::none);
+  EXPECT_TRUE(machine.allocator().trim().ok());
+  EXPECT_EQ(machine.calls().clear, 1u);
+  EXPECT_EQ(machine.device().usage().physical_bytes, 0u);
+}
+
+// Its stream may be destroyed once it is forgotten, though the block is yet to be cleared.
+TEST(ZeroOnFreePlaced, WhoseStreamIsForgottenIsClearedOnAnother) {
+  Machine machine(host(64, 2), zeroing());
+  machine.streams().hold({0, 1});
+  const Result<void*> pointer =
+      machine.allocator().try_allocate(16 * kGranule, Placement::stripe({0, 1}), 0, stream_handle(1));
+  ASSERT_TRUE(pointer.ok());
+  EXPECT_TRUE(machine.device().launch({0, 1}, {{address_of(*pointer), 16 * kGranule, true}}).ok());
+  machine.deallocate(*pointer, 1);
+  ASSERT_TRUE(machine.allocator().forget_stream(stream_handle(1)).ok());
+  ASSERT_TRUE(machine.streams().destroy_stream({0, 1}).ok());
+  machine.streams().advance_all({0, 1});
   EXPECT_TRUE(machine.allocator().trim().ok());
   EXPECT_EQ(machine.calls().clear, 1u);
   EXPECT_EQ(machine.device().usage().physical_bytes, 0u);

@@ -53,29 +53,56 @@ TEST_F(ZeroOnFree, BehindTheOtherStreamsThatUseIt) {
   allocator_->deallocate(again, owner);
 }
 
-TEST_F(ZeroOnFree, AGraphClearsItsOwnMemoryAlone) {
+TEST_F(ZeroOnFree, WhatAGraphWroteIsClearedWhenItsPoolIsReleased) {
   const Gpu::Stream stream = gpu_->make_stream();
-  void* before = allocator_->allocate(kBytes / 2, 0, stream);
+  void* before = allocator_->allocate(kBytes / 4, 0, stream);
   ASSERT_TRUE(allocator_->begin_pool({1, 0}, 0, [](StreamHandle) { return true; }).ok());
   const Gpu::Graph graph = gpu_->capture(stream, [&] {
-    void* inside = allocator_->allocate(kBytes / 2, 0, stream);
-    gpu_->fill(inside, kBytes / 2, 8, stream);
+    void* inside = allocator_->allocate(kBytes, 0, stream);
+    gpu_->fill(inside, kBytes, 8, stream);
     allocator_->deallocate(inside, stream);
-    void* again = allocator_->allocate(kBytes / 2, 0, stream);
-    EXPECT_EQ(again, inside);
-    allocator_->deallocate(again, stream);
-    allocator_->deallocate(before, stream);  // of the common cache
+    allocator_->deallocate(before, stream);  // of the common cache: cleared after the capture, and by no launch
   });
   ASSERT_NE(graph, nullptr);
   EXPECT_TRUE(allocator_->end_pool({1, 0}, 0).ok());
-  void* after = allocator_->allocate(kBytes / 2, 0, stream);
-  gpu_->fill(after, kBytes / 2, 9, stream);
+  void* after = allocator_->allocate(kBytes / 4, 0, stream);
+  gpu_->fill(after, kBytes / 4, 9, stream);
   gpu_->launch(graph, stream);
-  gpu_->check(after, kBytes / 2, 9, stream);
+  gpu_->check(after, kBytes / 4, 9, stream);
   EXPECT_EQ(gpu_->wrong_words(), 0u);
   gpu_->destroy(graph);
-  allocator_->deallocate(after, stream);
   EXPECT_TRUE(allocator_->release_pool({1, 0}, 0).ok());
+  void* block = allocator_->allocate(kBytes, 0, stream);  // there is no other memory
+  EXPECT_EQ(words_not_zero(block, stream), 0u);
+  allocator_->deallocate(block, stream);
+  allocator_->deallocate(after, stream);
+}
+
+// A memset over memory of the device and of the host.
+TEST_F(ZeroOnFree, MemoryThatIsPartlyTheHostsIsGivenBack) {
+  const Gpu::Stream stream = gpu_->make_stream();
+  void* live = allocator_->allocate(kBytes, 0, stream);
+  const Result<void*> spilled = allocator_->try_allocate(kBytes, Placement::spill({}, true), 0, stream);
+  ASSERT_TRUE(spilled.ok()) << describe(spilled.error());
+  EXPECT_GT(stats().placed_host_bytes, 0u);
+  gpu_->fill(*spilled, kBytes, 1, stream);
+  allocator_->deallocate(*spilled, stream);
+  EXPECT_TRUE(allocator_->trim().ok());
+  EXPECT_EQ(stats().placed_host_bytes, 0u);
+  allocator_->deallocate(live, stream);
+}
+
+// At the end of a program that has synchronized: the zeros come after that.
+TEST_F(ZeroOnFree, TheAllocatorMayEndAtOnce) {
+  const Gpu::Stream stream = gpu_->make_stream();
+  for (int round = 0; round < 20; ++round) {
+    void* block = allocator_->allocate(kBytes, 0, stream);
+    gpu_->fill(block, kBytes, 2, stream);
+    gpu_->synchronize(stream);
+    allocator_->deallocate(block, stream);
+    make({.limit_bytes = kBytes + kBytes / 2, .zero_on_free = true});
+  }
+  EXPECT_EQ(gpu_->wrong_words(), 0u);
 }
 
 }  // namespace

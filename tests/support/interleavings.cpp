@@ -297,6 +297,7 @@ Mix random_mix(std::uint64_t seed, std::uint32_t threads, std::size_t operations
   mix.options.slack = below(2) == 0 ? 0 : 0.2;
   mix.options.max_stale = static_cast<double>(below(3)) / 4;
   mix.options.stream_wait = below(4) != 0;
+  mix.options.zero_on_free = below(6) == 0;
   mix.threads.resize(threads);
   const std::uint64_t blocks = threads * operations / 3 + 1;
   for (std::uint32_t thread = 0; thread < threads; ++thread) {

@@ -153,10 +153,11 @@ class Run {
   void work(std::uint32_t id, const Block& block, std::uint32_t stream, bool first) {
     const std::vector<driver::Access> accesses = {{block.address, block.bytes, first}};
     std::function<void()> kernel;
+    const bool cleared = conditions_.options.zero_on_free && pool_of(stream) == 0;  // a pool's memory stays in it
     if (conditions_.host) {
-      kernel = [this, id, block, first] {
+      kernel = [this, id, block, first, cleared] {
         if (first) {
-          if (conditions_.options.zero_on_free && !is_zero(block.address, block.bytes))
+          if (cleared && !is_zero(block.address, block.bytes))
             fail("block " + std::to_string(id) + " holds what another left there");
           write_stamps(block.address, block.bytes, id);
         } else if (wrong_stamps(block.address, block.bytes, id) != 0) {
