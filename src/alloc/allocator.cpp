@@ -51,6 +51,7 @@ struct Allocator::State final : public alloc::Room {
   std::size_t history_events GMLAKE_GUARDED_BY(making) = 0;  // for devices that are yet to be used
   Mutex making;                                              // one thread makes a device's allocator
   std::vector<std::atomic<DeviceAllocator*>> devices;        // by number; null until first used
+  const std::size_t device_count = devices.size();           // at hand for hits
   std::optional<alloc::PlacedBlocks> placed;
   State* next_abandoned = nullptr;
 
@@ -122,7 +123,7 @@ struct Allocator::State final : public alloc::Room {
   // The device's allocator where it was used before; null otherwise, and for a number that is none.
   DeviceAllocator* made(int number) const noexcept {
     const auto index = static_cast<std::size_t>(number);
-    return index < devices.size() ? devices[index].load(std::memory_order_acquire) : nullptr;
+    return index < device_count ? devices[index].load(std::memory_order_acquire) : nullptr;
   }
 
   // The hot path of allocate(): null where it takes more than a cached run, or is an error.
@@ -137,7 +138,7 @@ struct Allocator::State final : public alloc::Room {
     if (GMLAKE_CHECK_LEVEL >= 2 || !origin.intact()) return false;  // the other way audits, and says why
     for (const auto& slot : devices) {
       DeviceAllocator* made = slot.load(std::memory_order_acquire);
-      if (made != nullptr && made->may_hold(bits(pointer)) && made->deallocate_at_once(bits(pointer), stream)) {
+      if (made != nullptr && made->may_free_at_once(bits(pointer)) && made->deallocate_at_once(bits(pointer), stream)) {
         return true;
       }
     }

@@ -81,7 +81,6 @@ DeviceAllocator::DeviceAllocator(driver::Driver& driver, const driver::MemoryPro
       driver_(meter_),
       device_(memory.location.id),
       options_(options),
-      frees_at_once_(!options.zero_on_free && !options.unmap_on_free),
       granule_shift_(granule_shift),
       total_bytes_(total_bytes),
       own_limit_bytes_(options.limit_bytes),

@@ -66,8 +66,8 @@ class DeviceAllocator {
   // The hot path: a block used by its own stream alone, which is `stream` or, without one, taken to be. False where
   // nothing was done: then deallocate() says.
   bool deallocate_at_once(Address address, std::optional<std::uint64_t> stream) noexcept;
-  // False: no block of this device lies there. Takes no lock.
-  bool may_hold(Address address) const {
+  // False: no block lies there that deallocate_at_once() is for. Takes no lock.
+  bool may_free_at_once(Address address) const {
     return address >= begin_.load(std::memory_order_relaxed) && address < end_.load(std::memory_order_relaxed);
   }
 
@@ -403,14 +403,14 @@ class DeviceAllocator {
   driver::Gate driver_;
   const int device_;
   const Options options_;
-  const bool frees_at_once_;  // neither zero_on_free nor unmap_on_free
   const std::uint32_t granule_shift_;
   const std::uint64_t total_bytes_;
   std::atomic<std::uint64_t> own_limit_bytes_;  // 0: none but the share
   std::atomic<double> limit_fraction_;
 
-  // Every segment ever reserved lies between these. The one only falls and the other only rises, so that whoever reads
-  // them without a lock misses nothing that was handed out before. Written under `grow`.
+  // Every segment ever reserved lies between these, unless frees have more to do: zero_on_free, unmap_on_free. The one
+  // only falls and the other only rises, so that whoever reads them without a lock misses nothing that was handed out
+  // before. Written under `grow`.
   std::atomic<Address> begin_{UINT64_MAX};
   std::atomic<Address> end_{0};
 

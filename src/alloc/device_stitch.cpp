@@ -288,8 +288,10 @@ Status DeviceAllocator::reserve_segment(const Request& request) {
   Result<memory::VmmSegment*> segment = mappings_.reserve(static_cast<std::uint32_t>(wanted >> granule_shift_));
   if (!segment && wanted > least) segment = mappings_.reserve(static_cast<std::uint32_t>(least >> granule_shift_));
   if (!segment) return segment.error();
-  begin_.store(std::min(begin_.load(std::memory_order_relaxed), (*segment)->base), std::memory_order_relaxed);
-  end_.store(std::max(end_.load(std::memory_order_relaxed), (*segment)->end()), std::memory_order_relaxed);
+  if (!options_.zero_on_free && !options_.unmap_on_free) {
+    begin_.store(std::min(begin_.load(std::memory_order_relaxed), (*segment)->base), std::memory_order_relaxed);
+    end_.store(std::max(end_.load(std::memory_order_relaxed), (*segment)->end()), std::memory_order_relaxed);
+  }
   try {
     const MutexLock lock(state_);
     address_hints_.reserve_one();

@@ -34,8 +34,9 @@ namespace gmlake::alloc {
   if (state == nullptr) return 0;
   Shard& shard = *state->shard;
   const MutexLock lock(shard.mutex);
-  if (state->stream.handle != stream || state->large == nullptr) return 0;
-  stitch::Pool& pool = rounded <= stitch::kSmallLimit ? *state->small : *state->large;
+  stitch::Pool* const pool_here = rounded <= stitch::kSmallLimit ? state->small.get() : state->large.get();
+  if (state->stream.handle != stream || pool_here == nullptr) return 0;
+  stitch::Pool& pool = *pool_here;
   const std::size_t runs_before = pool.settled_runs();
   stitch::Block* run = pool.find(rounded);
   if (run == nullptr || !shard.live.has_room() || !shard.blocks.has_one()) return 0;
@@ -48,16 +49,15 @@ namespace gmlake::alloc {
 
 [[gnu::always_inline]] inline bool DeviceAllocator::deallocate_at_once(Address address,
                                                                        std::optional<std::uint64_t> stream) noexcept {
-  if (!frees_at_once_) return false;
   Shard* shard = nullptr;
   if (stream) {
     const StreamState* state = stream_hints_.find(*stream);
-    if (state != nullptr)
-      shard = state->shard;  // the block's, or it waits for that stream, and the other way is for it
+    if (state == nullptr) return false;
+    shard = state->shard;  // the block's, or it waits for that stream, and the other way is for it
   } else {
     shard = address_hints_.find(address);
+    if (shard == nullptr) return false;
   }
-  if (shard == nullptr) return false;
   const MutexLock lock(shard->mutex);
   const stitch::AddressMap::Place place = shard->live.locate(address);
   stitch::Block* const block = place.block;

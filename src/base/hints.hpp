@@ -107,7 +107,7 @@ class HintMap : public Hints<T> {
     const Table& table = this->published();
     for (std::size_t i = home(table, key);; i = next(table, i)) {
       T* const value = table.entries[i].value_now();
-      if (value == nullptr || table.entries[i].key_now() == key) return value;
+      if (table.entries[i].key_now() == key || value == nullptr) return value;  // null too where the key is an old one
     }
   }
 

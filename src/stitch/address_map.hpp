@@ -30,16 +30,17 @@ class AddressMap {
 
    private:
     friend class AddressMap;
-    std::size_t chunk = 0;
-    std::size_t slot = 0;
+    std::size_t home = 0;   // the chunk where it wants to be
+    std::size_t chunk = 0;  // and the one where it is
+    unsigned shift = 0;     // of its tag there
   };
 
   // Whether the next insert touches no heap; and makes sure of it, and of several. Throws std::bad_alloc with nothing
   // changed.
-  bool has_room() const { return count_ < limit_; }
+  bool has_room() const { return room_ != 0; }
   void reserve_one() { reserve(1); }
   void reserve(std::size_t more) {
-    while (count_ + more > limit_) grow();
+    while (room_ < more) grow();
   }
 
   void insert(Block* block) {
@@ -48,35 +49,34 @@ class AddressMap {
   }
   void insert_reserved(Block* block) {  // where has_room()
     put(block);
-    ++count_;
+    --room_;
   }
 
   // Where the block that begins at an address stands.
   Place locate(Address address) const {
     const std::uint64_t hash = hash_of(address);
-    const std::size_t home = home_of(hash);
     Place place;
-    for (place.chunk = home;;) {
+    for (place.chunk = place.home = home_of(hash);;) {
       const Chunk& chunk = chunks_[place.chunk];
       for (std::uint64_t matches = matches_of(chunk, tag_of(hash)); matches != 0; matches &= matches - 1) {
-        place.slot = slot_of(matches);
-        place.block = chunk.blocks[place.slot];
+        place.shift = shift_of(matches);
+        place.block = chunk.blocks[place.shift / 8];
         if (place.block->address == address) [[likely]]
           return place;
       }
       if (chunk.passed_by() == 0) [[likely]]
         return {};
       place.chunk = next(place.chunk);
-      if (place.chunk == home) return {};  // counts that were full once may lead all round
+      if (place.chunk == place.home) return {};  // counts that were full once may lead all round
     }
   }
 
   Block* find(Address address) const { return locate(address).block; }
 
   void erase(const Place& place) {
-    chunks_[place.chunk].tags &= ~(kByte << 8 * place.slot);
-    --count_;
-    for (std::size_t i = home_of(hash_of(place.block->address)); i != place.chunk; i = next(i)) chunks_[i].uncount();
+    chunks_[place.chunk].tags &= std::rotl(~kByte, static_cast<int>(place.shift));
+    ++room_;
+    for (std::size_t i = place.home; i != place.chunk; i = next(i)) chunks_[i].uncount();
   }
 
   // Removes and returns what find() would return.
@@ -86,7 +86,7 @@ class AddressMap {
     return place.block;
   }
 
-  std::size_t size() const { return count_; }
+  std::size_t size() const { return limit_ - room_; }
   std::size_t metadata_bytes() const { return (mask_ + 1) * sizeof(Chunk); }
 
  private:
@@ -95,7 +95,7 @@ class AddressMap {
   static constexpr std::uint64_t kByte = 0xff;
   static constexpr std::uint64_t kOfEach = 0x0001010101010101;  // one in each tag
   static constexpr std::uint64_t kUsed = 0x80;                  // in every tag; a free slot's is 0
-  static constexpr unsigned kTagBits = 7;
+  static constexpr unsigned kTagShift = 32;
 
   struct alignas(64) Chunk {
     // By slot from the low byte up; the highest byte counts the blocks that found no place here.
@@ -112,10 +112,11 @@ class AddressMap {
   };
   static_assert(sizeof(Chunk) == 64);
 
-  static std::uint64_t hash_of(Address address) { return (address / kAlignment) * 0x9E3779B97F4A7C15u; }
+  // The last bits of an address, which are 0, take nothing from it but as many of the first bits.
+  static std::uint64_t hash_of(Address address) { return address * 0x9E3779B97F4A7C15u; }
   std::size_t home_of(std::uint64_t hash) const { return static_cast<std::size_t>(hash >> shift_); }
-  // The bits of the hash that come after those of the chunk: the low ones say little.
-  std::uint64_t tag_of(std::uint64_t hash) const { return (hash >> (shift_ - kTagBits) & (kUsed - 1)) | kUsed; }
+  // Of bits that say nothing about the chunk, and that depend on all bits of the address up to 512 GiB.
+  static std::uint64_t tag_of(std::uint64_t hash) { return static_cast<std::uint8_t>(hash >> kTagShift) | kUsed; }
   std::size_t next(std::size_t i) const { return (i + 1) & mask_; }
 
   // The slots whose tag is this one, as the high bit of each; now and then one more, above one that is.
@@ -123,7 +124,8 @@ class AddressMap {
     const std::uint64_t differs = chunk.tags ^ tag * kOfEach;
     return (differs - kOfEach) & ~differs & kUsed * kOfEach;
   }
-  static std::size_t slot_of(std::uint64_t bits) { return static_cast<std::size_t>(std::countr_zero(bits)) / 8; }
+  // Of the first of these slots: what a tag is shifted by there, 8 times its number.
+  static unsigned shift_of(std::uint64_t slots) { return static_cast<unsigned>(std::countr_zero(slots)) ^ 7; }
 
   void put(Block* block) {
     const std::uint64_t hash = hash_of(block->address);
@@ -131,9 +133,9 @@ class AddressMap {
       Chunk& chunk = chunks_[i];
       const std::uint64_t free = ~chunk.tags & kUsed * kOfEach;
       if (free != 0) [[likely]] {
-        const std::size_t slot = slot_of(free);
-        chunk.tags |= tag_of(hash) << 8 * slot;
-        chunk.blocks[slot] = block;
+        const unsigned shift = shift_of(free);
+        chunk.tags |= tag_of(hash) << shift;
+        chunk.blocks[shift / 8] = block;
         return;
       }
       chunk.count();
@@ -146,18 +148,19 @@ class AddressMap {
     const auto old = std::exchange(chunks_, std::make_unique<Chunk[]>(size));
     mask_ = size - 1;
     shift_ = static_cast<std::uint32_t>(64 - std::countr_zero(size));
+    room_ += size * kUsualLoad - limit_;
     limit_ = size * kUsualLoad;
     for (std::size_t i = 0; i < old_size; ++i) {
       const std::uint64_t used = old[i].tags & kUsed * kOfEach;
-      for (std::uint64_t left = used; left != 0; left &= left - 1) put(old[i].blocks[slot_of(left)]);
+      for (std::uint64_t left = used; left != 0; left &= left - 1) put(old[i].blocks[shift_of(left) / 8]);
     }
   }
 
   static constexpr std::size_t kFirstSize = 16;
   // Two chunks that stay empty stand for a table until there is one: lookups need no special case.
   std::unique_ptr<Chunk[]> chunks_ = std::make_unique<Chunk[]>(2);
-  std::size_t count_ = 0;
-  std::size_t limit_ = 0;
+  std::size_t limit_ = 0;  // of blocks
+  std::size_t room_ = 0;   // for so many more of them
   std::size_t mask_ = 1;
   std::uint32_t shift_ = 63;
 };
