@@ -61,7 +61,7 @@ struct ModelCosts {
   double event_record = 360;
   double event_query = 360;
   double event_other = 360;  // create, destroy, synchronize, stream_wait: assumed to cost what a record does
-  double clear = 2'000;      // TODO measure
+  double clear = 5'400;      // to enqueue it: 2 MiB, in batches that the stream's queue holds
 };
 
 }  // namespace gmlake::driver

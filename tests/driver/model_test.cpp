@@ -147,7 +147,7 @@ TEST_F(ModelTest, ChargesClearingByTheCall) {
   charged();
   ASSERT_TRUE(model_.clear({0, 1}, address, 512).ok());
   ASSERT_TRUE(model_.clear({0, 1}, address, 64 * kMiB).ok());
-  EXPECT_EQ(charged(), 2 * 2'000u);
+  EXPECT_EQ(charged(), 2 * 5'400u);
 }
 
 TEST_F(ModelTest, ChargesNothingForCallsThatFail) {
