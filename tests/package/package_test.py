@@ -9,6 +9,7 @@ headers           compile every installed header by itself, against the installe
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ import tempfile
 def run(*command):
     print("+", *command, flush=True)
     environment = {**os.environ, "GMLAKE_CONF": "driver:host"}  # for the consumers, where there is no GPU
+    if shutil.which("ccache"):  # of what the build folder has, most is compiled in the same way
+        environment.setdefault("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")
     subprocess.run([str(part) for part in command], check=True, env=environment)
 
 
@@ -55,7 +58,8 @@ def shared(options, scratch):
 
 
 def add_subdirectory(options, scratch):
-    build_consumer(options, scratch / "build", f"-DGMLAKE_SUBDIRECTORY={options.source}")
+    build_consumer(options, scratch / "build", f"-DGMLAKE_SUBDIRECTORY={options.source}",
+                   f"-DGMLAKE_WERROR={options.werror}")
 
 
 def headers(options, scratch):
@@ -80,7 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ways = {way.__name__: way for way in (find_package, shared, add_subdirectory, headers)}
     parser.add_argument("way", choices=ways)
-    for name in ("cmake", "source", "build", "compiler", "generator"):
+    for name in ("cmake", "source", "build", "compiler", "generator", "werror"):
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gmlake-package-") as scratch:
