@@ -345,7 +345,7 @@ class DeviceAllocator {
   // `tick`: of the stream whose pool it goes to.
   void complete(const Deferred& deferred, std::uint64_t tick) GMLAKE_REQUIRES(state_);
   // zero_on_free: device_clear.cpp. Clears what is freed and used by no other stream any more, at most so many blocks,
-  // those that wait longest first. True: some are back in their pools.
+  // that freed last first. True: some are back in their pools.
   bool clear_freed(std::size_t most) GMLAKE_EXCLUDES(state_);
   bool clear_next(memory::StreamIndex& refused) GMLAKE_EXCLUDES(state_);
   void withdraw_free(stitch::Pool& pool) GMLAKE_REQUIRES(grow_, state_);
