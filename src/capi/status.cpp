@@ -2,6 +2,7 @@
 
 #include <cinttypes>
 #include <cstdio>
+#include <cstring>
 
 namespace gmlake::capi {
 namespace {
@@ -61,7 +62,9 @@ const char* gmlake_version_string() {
 uint32_t gmlake_abi_version() { return GMLAKE_ABI_VERSION; }
 
 const char* gmlake_status_text(gmlake_status status) {
-  const int number = static_cast<int>(status);
+  int number = 0;  // C may pass any, and C++ may not read what is none of an enum's values
+  static_assert(sizeof number == sizeof status);
+  std::memcpy(&number, &status, sizeof number);
   if (number == GMLAKE_OK) return "ok";
   if (number == GMLAKE_FILE_ERROR) return "file error";
   if (number < GMLAKE_OUT_OF_MEMORY || number > GMLAKE_CAPTURED) return "unknown status";

@@ -73,6 +73,9 @@ void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept { return
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
 }
+void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, static_cast<std::size_t>(alignment));
+}
 void operator delete(void* memory) noexcept { deallocate(memory); }
 void operator delete[](void* memory) noexcept { deallocate(memory); }
 void operator delete(void* memory, std::size_t) noexcept { deallocate(memory); }
@@ -81,3 +84,5 @@ void operator delete(void* memory, const std::nothrow_t&) noexcept { deallocate(
 void operator delete[](void* memory, const std::nothrow_t&) noexcept { deallocate(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { deallocate(memory); }
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { deallocate(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { deallocate(memory); }
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { deallocate(memory); }
