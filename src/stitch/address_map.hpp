@@ -30,9 +30,9 @@ class AddressMap {
 
    private:
     friend class AddressMap;
-    std::size_t home = 0;   // the chunk where it wants to be
-    std::size_t chunk = 0;  // and the one where it is
-    unsigned shift = 0;     // of its tag there
+    std::size_t home_ = 0;   // the chunk where it wants to be
+    std::size_t chunk_ = 0;  // and the one where it is
+    unsigned shift_ = 0;     // of its tag there
   };
 
   // Whether the next insert touches no heap; and makes sure of it, and of several. Throws std::bad_alloc with nothing
@@ -56,27 +56,27 @@ class AddressMap {
   Place locate(Address address) const {
     const std::uint64_t hash = hash_of(address);
     Place place;
-    for (place.chunk = place.home = home_of(hash);;) {
-      const Chunk& chunk = chunks_[place.chunk];
+    for (place.chunk_ = place.home_ = home_of(hash);;) {
+      const Chunk& chunk = chunks_[place.chunk_];
       for (std::uint64_t matches = matches_of(chunk, tag_of(hash)); matches != 0; matches &= matches - 1) {
-        place.shift = shift_of(matches);
-        place.block = chunk.blocks[place.shift / 8];
+        place.shift_ = shift_of(matches);
+        place.block = chunk.blocks[place.shift_ / 8];
         if (place.block->address == address) [[likely]]
           return place;
       }
       if (chunk.passed_by() == 0) [[likely]]
         return {};
-      place.chunk = next(place.chunk);
-      if (place.chunk == place.home) return {};  // counts that were full once may lead all round
+      place.chunk_ = next(place.chunk_);
+      if (place.chunk_ == place.home_) return {};  // counts that were full once may lead all round
     }
   }
 
   Block* find(Address address) const { return locate(address).block; }
 
   void erase(const Place& place) {
-    chunks_[place.chunk].tags &= std::rotl(~kByte, static_cast<int>(place.shift));
+    chunks_[place.chunk_].tags &= std::rotl(~kByte, static_cast<int>(place.shift_));
     ++room_;
-    for (std::size_t i = place.home; i != place.chunk; i = next(i)) chunks_[i].uncount();
+    for (std::size_t i = place.home_; i != place.chunk_; i = next(i)) chunks_[i].uncount();
   }
 
   // Removes and returns what find() would return.
