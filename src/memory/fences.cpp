@@ -236,7 +236,10 @@ Result<Fences::Cleared> Fences::clear(StreamIndex index, driver::Address address
   const driver::Stream on = stream(index);
   if (Status free = check_capture(on, Step::clear); !free.ok()) return free.error();
   if (Status cleared = driver_.clear(on, address, bytes); !cleared.ok()) return cleared.error();
-  return check_capture(on, Step::clear).ok() ? Cleared::in_order : Cleared::in_a_graph;
+  const Status after = check_capture(on, Step::clear);
+  if (after.ok()) return Cleared::in_order;
+  if (after.error().code == ErrorCode::captured) return Cleared::in_a_graph;
+  return after.error();  // nobody knows: it is cleared again
 }
 
 }  // namespace gmlake::memory

@@ -299,6 +299,21 @@ TEST_F(ZeroOnFree, WhatCannotBeClearedStaysOutOfUse) {
   machine_.deallocate(other, 1);
 }
 
+// Whether there was a capture, asked about again after the zeros: where the driver does not say, they are written
+// again.
+TEST_F(ZeroOnFree, WhatMayBeInAGraphIsClearedAgain) {
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  void* small = machine_.allocate(512, 1);
+  machine_.fault().arm({.kind = Step::properties, .nth = 2, .code = ErrorCode::unknown});
+  machine_.deallocate(pointer, 1);
+  EXPECT_TRUE(machine_.fault().reached());
+  EXPECT_EQ(pending_bytes(), 4 * kGranule);
+  machine_.deallocate(small, 1);
+  EXPECT_EQ(pending_bytes(), 0u);
+  EXPECT_EQ(machine_.allocate(4 * kGranule, 1), pointer);
+  machine_.deallocate(pointer, 1);
+}
+
 TEST_F(ScarceZeroOnFree, TrimGivesBackAllThatWasCleared) {
   machine_.streams().hold({0, 2});
   void* pointer = allocate_and_write(4 * kGranule, 1);

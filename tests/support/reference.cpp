@@ -165,7 +165,11 @@ Status Reference::clear(Stream stream, Address address, std::uint64_t bytes) {
   if (!cleared.ok()) return cleared;
   const std::uint64_t point = ++enqueued_[stream.handle];
   for (const Piece& piece : pieces_of(address, bytes)) {
-    const std::uint32_t pool = extents_[bits(piece.handle)].at(piece.begin).pool;  // it was freed in these pieces
+    // Of a pool that is released, memory that was never anyone's is cleared too: it has no extent.
+    const auto& extents = extents_[bits(piece.handle)];
+    auto extent = extents.upper_bound(piece.begin);
+    const bool known = extent != extents.begin() && (--extent)->second.end > piece.begin;
+    const std::uint32_t pool = known ? extent->second.pool : 0;
     if (std::string why = conflict(piece, stream.handle, pool); !why.empty()) broken_ = "cleared memory " + why;
     put(piece, {piece.end, false, {{stream.handle, point}}, pool});
   }
