@@ -420,7 +420,8 @@ bool PlacedBlocks::clear(Block& block) {
   if (block.spoiled || !capture || *capture != driver::CaptureState::none) return false;
   if (!driver_.clear(block.stream, block.address, block.mapped_bytes).ok()) return false;
   const Result<driver::CaptureState> now = driver_.capture_state(block.stream);
-  if (!now || *now != driver::CaptureState::none) {  // it has just begun on another thread
+  if (!now) return false;                    // nobody knows: it is cleared again
+  if (*now != driver::CaptureState::none) {  // it has just begun on another thread
     block.spoiled = true;
     return false;
   }

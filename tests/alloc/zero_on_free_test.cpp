@@ -23,10 +23,9 @@ std::unique_ptr<driver::SimulatedDriver> host(std::uint64_t granules, int device
   return std::move(driver::HostDriver::make(options)).value();
 }
 
-Options zeroing(std::uint64_t limit_granules = 0) {
+Options zeroing() {
   Options options;
   options.zero_on_free = true;
-  options.limit_bytes = limit_granules * kGranule;
   return options;
 }
 
@@ -405,6 +404,21 @@ TEST(ZeroOnFreePlaced, WhoseStreamIsForgottenIsClearedOnAnother) {
   machine.streams().advance_all({0, 1});
   EXPECT_TRUE(machine.allocator().trim().ok());
   EXPECT_EQ(machine.calls().clear, 1u);
+  EXPECT_EQ(machine.device().usage().physical_bytes, 0u);
+}
+
+// As WhatMayBeInAGraphIsClearedAgain above.
+TEST(ZeroOnFreePlaced, WhatMayBeInAGraphIsClearedAgain) {
+  Machine machine(host(64, 2), zeroing());
+  const Result<void*> pointer =
+      machine.allocator().try_allocate(16 * kGranule, Placement::stripe({0, 1}), 0, stream_handle(1));
+  ASSERT_TRUE(pointer.ok());
+  machine.fault().arm({.kind = Step::properties, .nth = 3, .code = ErrorCode::unknown});  // of mark, clear, clear
+  machine.deallocate(*pointer, 1);
+  EXPECT_TRUE(machine.fault().reached());
+  EXPECT_EQ(machine.calls().clear, 1u);
+  EXPECT_TRUE(machine.allocator().trim().ok());
+  EXPECT_EQ(machine.calls().clear, 2u);
   EXPECT_EQ(machine.device().usage().physical_bytes, 0u);
 }
 
