@@ -78,6 +78,8 @@ bool read_power_of_two(std::string_view text, std::uint64_t low, std::uint64_t h
   return true;
 }
 
+std::string bool_text(bool value) { return value ? "true" : "false"; }
+
 std::string number_text(double value) {
   std::array<char, 32> text{};
   const auto [end, error] = std::to_chars(text.data(), text.data() + text.size(), value);
@@ -146,21 +148,21 @@ constexpr std::array kKeys = {
          "A thread for each device that is in use, which retires stale mappings before they reach a bound and gives "
          "back what other streams have come to the end of."},
         [](std::string_view v, Options& o) { return read_bool(v, o.background_worker); },
-        [](const Options& o) { return std::string(o.background_worker ? "true" : "false"); }},
+        [](const Options& o) { return bool_text(o.background_worker); }},
     Key{{"stream_wait", "true or false",
          "Near the limit, let a stream wait on the device for memory that another stream has freed."},
         [](std::string_view v, Options& o) { return read_bool(v, o.stream_wait); },
-        [](const Options& o) { return std::string(o.stream_wait ? "true" : "false"); }},
+        [](const Options& o) { return bool_text(o.stream_wait); }},
     Key{{"zero_on_free", "true or false",
          "Fill freed memory with zeros before anyone else gets it: a memset on its stream for each free, and no memory "
          "lent from stream to stream."},
         [](std::string_view v, Options& o) { return read_bool(v, o.zero_on_free); },
-        [](const Options& o) { return std::string(o.zero_on_free ? "true" : "false"); }},
+        [](const Options& o) { return bool_text(o.zero_on_free); }},
     Key{{"unmap_on_free", "true or false",
          "For debugging: a free waits for the streams and gives the memory back, so that what uses it afterwards "
          "faults. Slow."},
         [](std::string_view v, Options& o) { return read_bool(v, o.unmap_on_free); },
-        [](const Options& o) { return std::string(o.unmap_on_free ? "true" : "false"); }},
+        [](const Options& o) { return bool_text(o.unmap_on_free); }},
     Key{{"record", "a file's path without a comma; empty: off",
          "Records what is asked of the allocator in this file, for `gmlake replay`; it is there when the process has "
          "exited. `%p` in it is the number of the process."},
