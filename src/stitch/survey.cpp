@@ -12,13 +12,12 @@ constexpr std::size_t kRecordsPerStep = 32;
 // More holes than any job has been seen to leave; adversaries leave thousands.
 constexpr std::size_t kMaxHoles = 1024;
 
-HoleView view_of(Block* hole, std::size_t age) {
+HoleView view_of(Block* hole) {
   HoleView view;
   view.hole = hole;
   view.segment = hole->segment;
   view.address = view.left = hole->address;
   view.end = view.right = hole->end();
-  view.age = static_cast<std::uint32_t>(age);
   const Block* before = hole->prev;
   if (before != nullptr && before->state == State::free) {
     view.left = before->address;
@@ -43,17 +42,26 @@ void Survey::begin() {
 
 void Survey::see_holes(Pool& pool, StateSteps& steps) {
   const std::size_t count = std::min(pool.holes().size(), kMaxHoles);
-  holes_.reserve(count);
+  seen_.resize(count);
+  seen_by_address_.resize(count);
   Block* hole = pool.holes().back();
-  while (holes_.size() < count) {
-    const std::size_t stop = std::min(count, holes_.size() + kRecordsPerStep);
+  for (std::uint32_t i = 0; i < count;) {
+    const std::size_t stop = std::min(count, i + kRecordsPerStep);
     const StateStep step(steps);
     pool.settle();
-    for (; holes_.size() < stop; hole = Pool::HoleList::prev(hole)) holes_.push_back(view_of(hole, holes_.size()));
+    for (; i < stop; ++i, hole = Pool::HoleList::prev(hole)) {
+      seen_[i] = view_of(hole);
+      seen_by_address_[i] = {hole->address, i};
+    }
   }
-  std::sort(holes_.begin(), holes_.end(), [](const HoleView& a, const HoleView& b) { return a.address < b.address; });
+  std::sort(seen_by_address_.begin(), seen_by_address_.end());
+  holes_.resize(count);
   by_age_.resize(count);
-  for (std::uint32_t i = 0; i < count; ++i) by_age_[count - 1 - holes_[i].age] = i;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::uint32_t newer = seen_by_address_[i].second;
+    holes_[i] = seen_[newer];
+    by_age_[count - 1 - newer] = i;
+  }
 }
 
 void Survey::see_runs_of(Pool& pool, std::uint64_t granule, std::size_t most, StateSteps& steps) {

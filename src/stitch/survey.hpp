@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/sharded_mutex.hpp"
@@ -63,7 +64,6 @@ struct HoleView {
   Address left = 0;               // where the free run on its left begins; its own begin where there is none
   Address right = 0;              // where the free run on its right ends; its own end where there is none
   std::uint64_t live_before = 0;  // bytes of the live VirBlock on its left, but for less than a granule between
-  std::uint32_t age = 0;          // how many holes changed since it did
   bool ends_segment() const { return end == segment->end(); }
 };
 
@@ -119,6 +119,9 @@ class Survey {
   Stretch stretch_at(Address address) const;
 
   const memory::Fences& fences_;
+  // Holes as they came, the newest first, and their places there by address: to sort the views themselves takes longer.
+  std::vector<HoleView> seen_;
+  std::vector<std::pair<Address, std::uint32_t>> seen_by_address_;
   std::vector<HoleView> holes_;
   std::vector<std::uint32_t> by_age_;
   std::vector<RunView> runs_;
