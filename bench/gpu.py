@@ -90,28 +90,9 @@ class Runner:
     def memory(self):
         self.run("peers-memory", self.bin / "gpu_bench", "peers-memory")
 
-    # The same replay on the GPU and on the model of its driver: what the driver took, and what the model says.
+    # The same replays on the GPU and on the model of its driver: what the driver took, and what the model says.
     def model(self):
-        def result_of(output):
-            return json.loads(output[output.index("{"):output.rindex("}") + 1])
-
-        def replay(trace, driver):
-            output = self.run("model", self.bin / "gmlake", "replay", trace, "--driver", driver, "--json", "-",
-                              figures=False)
-            return result_of(output)["results"][0]
-
-        def pace():
-            return result_of(self.run("model", self.bin / "gpu_bench", "pace", figures=False))["pace"]
-
-        for trace in self.traces():
-            model = replay(trace, "model")
-            rounds = [(pace(), replay(trace, "cuda")) for _ in range(3)]
-            measured = sorted(round["driver_seconds"] for _, round in rounds)
-            self.figures.append({"kind": "model", "what": trace.name.split(".")[0],
-                                 "measured_seconds": measured[1], "all_measured_seconds": measured,
-                                 "model_seconds": model["driver_seconds"],
-                                 "pace": sorted(pace for pace, _ in rounds)[1],
-                                 "same_calls": rounds[0][1]["driver_calls"] == model["driver_calls"]})
+        self.run("model", self.bin / "clock_bench", *self.traces())
 
     # Every driver call of every job, and of situations that differ in one thing, with its time in three rounds, in
     # processes of their own: calls.csv.gz, for tools/fit_costs.py.

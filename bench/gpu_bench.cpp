@@ -2,7 +2,6 @@
 //
 //   gpu_bench driver          the cost of each driver call, by size of handle
 //   gpu_bench hit             pairs of allocate and deallocate of cached sizes, and of cuMemAllocAsync and its free
-//   gpu_bench pace            how long the calls of a growing job take here, against the costs that the model charges
 //   gpu_bench stitch          blocks of 64 MiB to 8 GiB out of scattered free memory, against their driver calls alone
 //   gpu_bench peers-memory    kernels on blocks that lie on other GPUs and on the host
 //   gpu_bench busy            the same while a kernel of 300 ms runs: what waits for it?
@@ -21,7 +20,6 @@
 #include <vector>
 
 #include "driver/cuda.hpp"
-#include "driver/model.hpp"
 #include "gmlake/allocator.hpp"
 #include "support/gpu.hpp"
 
@@ -167,38 +165,6 @@ void run_driver(Gpu& gpu, bool smoke) {
   print("driver", "clear", {{"clear_us", median(clear_us)}});
 }
 
-// The same calls on the GPU and on the model of its driver: how much slower than its table this machine is just now.
-void run_pace() {
-  const std::unique_ptr<CudaDriver> real = value_of(CudaDriver::make(), "CudaDriver::make");
-  gmlake::driver::ModelDriver model;
-  double seconds[2] = {};
-  for (int round = 0; round < 2; ++round) {  // the first finds the driver's own memory cold
-    std::size_t which = 0;
-    for (gmlake::driver::Driver* driver :
-         {static_cast<gmlake::driver::Driver*>(real.get()), static_cast<gmlake::driver::Driver*>(&model)}) {
-      constexpr std::uint64_t kBytes = 4 * kMiB;
-      constexpr std::uint64_t kCount = 256;
-      const int device = 0;
-      MemoryProperties properties;  // as the allocator asks for it
-      properties.rdma_capable = value_of(driver->device_properties(device), "device_properties").rdma_supported;
-      const std::uint64_t start = driver->clock_ns();
-      const Address base = value_of(driver->reserve(kCount * kBytes, 0), "reserve");
-      std::vector<Handle> handles(kCount);
-      for (std::uint64_t i = 0; i < kCount; ++i) {
-        handles[i] = value_of(driver->create(kBytes, properties), "create");
-        done(driver->map(base + i * kBytes, kBytes, handles[i]), "map");
-        if (i % 16 == 15) done(driver->set_access(base + (i - 15) * kBytes, 16 * kBytes, {&device, 1}), "set_access");
-      }
-      seconds[which++] = static_cast<double>(driver->clock_ns() - start) / 1e9;
-      done(driver->unmap(base, kCount * kBytes), "unmap");
-      for (const Handle handle : handles) done(driver->release(handle), "release");
-      done(driver->address_free(base, kCount * kBytes), "address_free");
-    }
-  }
-  print("pace", "256 handles of 4 MiB",
-        {{"measured_seconds", seconds[0]}, {"model_seconds", seconds[1]}, {"pace", seconds[0] / seconds[1]}});
-}
-
 void run_hit(Gpu& gpu, bool smoke) {
   const Gpu::Stream stream = gpu.make_stream();
   gpu.keep_async_memory();
@@ -251,7 +217,10 @@ Stitched stitch_once(std::uint64_t bytes, std::uint64_t piece, std::uint64_t bal
   // The first stitch of all meets cold code; what is measured is the next.
   for (std::size_t i = 0; i < 2; ++i) allocator->deallocate(std::exchange(freed[i], nullptr));
   live.push_back(allocator->allocate(2 * piece));
-  for (std::size_t i = 0; i < 2; ++i) freed[i] = allocator->allocate(piece);
+  for (std::size_t i = 0; i < 2; ++i) {
+    freed[i] = allocator->allocate(piece);
+    live.push_back(allocator->allocate(piece));
+  }
   for (void* block : freed) allocator->deallocate(block);
   if (gpu != nullptr) gpu->spin(300'000'000, busy);
   const gmlake::DeviceStats before = allocator->stats();
@@ -376,7 +345,6 @@ int run(const std::string& what, bool smoke) {
     return 0;
   }
   if (what == "driver" || smoke) run_driver(*gpu, smoke);
-  if (what == "pace" || smoke) run_pace();
   if (what == "hit" || smoke) run_hit(*gpu, smoke);
   if (what == "stitch" || smoke) run_stitch(*gpu, smoke, false);
   if (what == "peers-memory" || smoke) run_peers_memory(*gpu, smoke);
@@ -388,9 +356,9 @@ int run(const std::string& what, bool smoke) {
 
 int main(int argc, char** argv) {
   const std::string what = argc == 2 ? argv[1] : "";
-  for (const char* known : {"driver", "pace", "hit", "stitch", "busy", "peers-memory", "--smoke"}) {
+  for (const char* known : {"driver", "hit", "stitch", "busy", "peers-memory", "--smoke"}) {
     if (what == known) return run(what, what == "--smoke");
   }
-  std::fprintf(stderr, "usage: gpu_bench driver | pace | hit | stitch | busy | peers-memory | --smoke\n");
+  std::fprintf(stderr, "usage: gpu_bench driver | hit | stitch | busy | peers-memory | --smoke\n");
   return 2;
 }

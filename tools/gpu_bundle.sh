@@ -5,8 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 build=${1:?usage: tools/gpu_bundle.sh BUILD FOLDER}
 folder=${2:?usage: tools/gpu_bundle.sh BUILD FOLDER}
-programs="gmlake bench/gpu_bench bench/peers_bench bench/calls_bench tests/gpu/gpu_test tests/gpu/gpu_neighbour_test tests/driver/driver_cuda_test"
-cmake --build "$build" --target gmlake_tool gpu_bench peers_bench calls_bench gpu_test gpu_neighbour_test driver_cuda_test
+programs="gmlake bench/gpu_bench bench/peers_bench bench/calls_bench bench/clock_bench tests/gpu/gpu_test tests/gpu/gpu_neighbour_test tests/driver/driver_cuda_test"
+cmake --build "$build" --target gmlake_tool gpu_bench peers_bench calls_bench clock_bench gpu_test gpu_neighbour_test driver_cuda_test
 mkdir -p "$folder"
 for program in $programs; do
   cp "$build/$program" "$folder/"

@@ -1,0 +1,189 @@
+// What the model of the driver says that a job's driver calls take, against a GPU. Prints one JSON object a trace.
+//
+//   clock_bench TRACE...     the first device's job of each, on this machine's GPU and on the model
+//   clock_bench --smoke      a short job on the model alone, with no GPU
+//
+// A virtual machine's driver calls take half as long again from one half minute to the next, whoever makes them. So a
+// few handles are made, mapped and opened beside the job about a hundred times a replay: how long that takes against
+// the model is the pace of the moment, by which the model's cost of the job's calls since the last time is multiplied.
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "driver/cuda.hpp"
+#include "driver/model.hpp"
+#include "driver/record.hpp"
+#include "replay/engine.hpp"
+#include "replay/read_trace.hpp"
+
+namespace {
+
+using gmlake::Result;
+using gmlake::Status;
+using gmlake::driver::Address;
+using gmlake::driver::CallCounts;
+using gmlake::driver::CudaDriver;
+using gmlake::driver::Driver;
+using gmlake::driver::Handle;
+using gmlake::driver::MemoryProperties;
+using gmlake::driver::ModelDriver;
+using gmlake::driver::StreamSimulator;
+using gmlake::replay::DeviceTrace;
+
+constexpr int kRounds = 5;
+
+template <class T>
+T value_of(Result<T> result, const char* what) {
+  if (result) return std::move(*result);
+  std::fprintf(stderr, "clock_bench: %s: %s\n", what, describe(result.error()).c_str());
+  std::exit(1);
+}
+
+void done(const Status& status, const char* what) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "clock_bench: %s: %s\n", what, describe(status.error()).c_str());
+  std::exit(1);
+}
+
+// The calls of a job that grows, a few of them: seconds by the driver's clock.
+class Probe {
+ public:
+  explicit Probe(Driver& driver) : driver_(driver) {
+    properties_.rdma_capable = value_of(driver.device_properties(0), "device_properties").rdma_supported;  // as a job's
+    base_ = value_of(driver.reserve(kCount * kBytes, 0), "reserve");
+    (void)seconds();  // the driver's own memory is cold the first time
+  }
+  ~Probe() { done(driver_.address_free(base_, kCount * kBytes), "address_free"); }
+  Probe(const Probe&) = delete;
+  Probe& operator=(const Probe&) = delete;
+
+  double seconds() {
+    const int device = 0;
+    std::array<Handle, kCount> handles{};
+    const std::uint64_t start = driver_.clock_ns();
+    for (std::uint64_t i = 0; i < kCount; ++i) {
+      handles[i] = value_of(driver_.create(kBytes, properties_), "create");
+      done(driver_.map(base_ + i * kBytes, kBytes, handles[i]), "map");
+    }
+    done(driver_.set_access(base_, kCount * kBytes, {&device, 1}), "set_access");
+    const double taken = static_cast<double>(driver_.clock_ns() - start) / 1e9;
+    done(driver_.unmap(base_, kCount * kBytes), "unmap");
+    for (const Handle handle : handles) done(driver_.release(handle), "release");
+    return taken;
+  }
+
+ private:
+  static constexpr std::uint64_t kCount = 16;
+  static constexpr std::uint64_t kBytes = std::uint64_t{4} << 20;
+
+  Driver& driver_;
+  MemoryProperties properties_;
+  Address base_ = 0;
+};
+
+// A replay, cut where the probe was made: what the job's calls took up to there, and the probe.
+struct Replayed {
+  std::vector<double> job_seconds;
+  std::vector<double> probe_seconds;
+  CallCounts calls;
+};
+
+Replayed replay(Driver& driver, StreamSimulator* simulator, std::vector<std::uint64_t> streams,
+                const DeviceTrace& trace) {
+  gmlake::driver::RecordDriver record(driver);
+  Probe probe(driver);
+  const auto target = value_of(gmlake::replay::make_target("gmlake", record, {}), "make_target");
+  Replayed replayed;
+  const auto look = [&] {
+    replayed.job_seconds.push_back(record.seconds());
+    replayed.probe_seconds.push_back(probe.seconds());
+  };
+  gmlake::replay::ReplayOptions options;
+  options.stream_handles = std::move(streams);
+  options.progress = [&](std::uint64_t, std::uint64_t) { look(); };
+  look();
+  replayed.calls = value_of(gmlake::replay::replay(trace, *target, record, simulator, options), "replay").driver_calls;
+  return replayed;
+}
+
+Replayed replay_on_model(const DeviceTrace& trace) {
+  ModelDriver model;
+  return replay(model, &model.streams(), {}, trace);
+}
+
+struct Comparison {
+  double measured = 0;
+  double expected = 0;
+  double off() const { return expected / measured - 1; }
+};
+
+Comparison compare(const Replayed& real, const Replayed& model) {
+  Comparison result{real.job_seconds.back() - real.job_seconds.front(), 0};
+  const auto pace = [&](std::size_t i) { return real.probe_seconds[i] / model.probe_seconds[i]; };
+  for (std::size_t i = 1; i < std::min(real.job_seconds.size(), model.job_seconds.size()); ++i) {
+    result.expected += (model.job_seconds[i] - model.job_seconds[i - 1]) * (pace(i - 1) + pace(i)) / 2;
+  }
+  return result;
+}
+
+void print(const std::string& what, std::vector<Comparison> rounds, const Replayed& model, bool same_calls) {
+  std::sort(rounds.begin(), rounds.end(), [](const Comparison& a, const Comparison& b) { return a.off() < b.off(); });
+  const Comparison& middle = rounds[rounds.size() / 2];
+  const double model_seconds = model.job_seconds.back() - model.job_seconds.front();
+  std::printf(
+      "{\"kind\": \"model\", \"what\": \"%s\", \"model_seconds\": %.6f, \"pace\": %.4f, \"measured_seconds\": %.6f, "
+      "\"least_off\": %.4f, \"most_off\": %.4f, \"same_calls\": %s}\n",
+      what.c_str(), model_seconds, middle.expected / model_seconds, middle.measured, rounds.front().off(),
+      rounds.back().off(), same_calls ? "true" : "false");
+  std::fflush(stdout);
+}
+
+DeviceTrace job_of(const char* path) {
+  auto trace = gmlake::replay::read_trace(path);
+  if (trace) return std::move(trace->devices[0]);
+  std::fprintf(stderr, "clock_bench: %s\n", trace.error().text().c_str());
+  std::exit(1);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--smoke") {
+    const DeviceTrace job = job_of(GMLAKE_SOURCE_DIR "/examples/traces/gpt2_full.pickle.gz");
+    const Replayed once = replay_on_model(job);
+    const Replayed again = replay_on_model(job);
+    const Comparison same = compare(again, once);
+    print("gpt2_full", {same}, once, once.calls == again.calls);
+    return once.calls == again.calls && std::abs(same.off()) < 0.01 ? 0 : 1;
+  }
+  if (argc < 2 || argv[1][0] == '-') {
+    std::fprintf(stderr, "usage: clock_bench TRACE... | --smoke\n");
+    return 2;
+  }
+  const auto driver = value_of(CudaDriver::make(), "CudaDriver::make");
+  (void)value_of(driver->memory_info(0), "memory_info");  // its context takes a while, which is no call's time
+  for (int i = 1; i < argc; ++i) {
+    const DeviceTrace job = job_of(argv[i]);
+    const Replayed model = replay_on_model(job);
+    std::vector<std::uint64_t> streams;
+    for (std::size_t stream = 0; stream < job.streams.size(); ++stream) {
+      streams.push_back(value_of(driver->make_stream(0), "make_stream").handle);
+    }
+    bool same_calls = true;
+    std::vector<Comparison> rounds;
+    for (int round = 0; round < kRounds; ++round) {
+      const Replayed real = replay(*driver, nullptr, streams, job);
+      rounds.push_back(compare(real, model));
+      same_calls &= real.calls == model.calls;
+    }
+    const std::string file = std::filesystem::path(argv[i]).filename();
+    print(file.substr(0, file.find('.')), rounds, model, same_calls);
+  }
+  return 0;
+}
