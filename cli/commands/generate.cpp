@@ -13,7 +13,7 @@
 namespace gmlake::cli {
 namespace {
 
-struct Arguments {
+struct GenerateArguments {
   std::string pattern;
   std::string out;
   bool list = false;
@@ -26,7 +26,7 @@ std::string pattern_list() {
   return text;
 }
 
-ExitCode generate(const Arguments& arguments) {
+ExitCode generate(const GenerateArguments& arguments) {
   if (arguments.list) {
     write_stdout(pattern_list());
     return ExitCode::done;
@@ -47,7 +47,7 @@ ExitCode generate(const Arguments& arguments) {
 
 void add_generate(CLI::App& app, ExitCode& exit) {
   auto* command = app.add_subcommand("generate", "Write a trace that is hard on an allocator");
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<GenerateArguments>();
   auto& options = arguments->options;
   command->add_option("pattern", arguments->pattern, "What the trace does; see --list")->type_name("PATTERN");
   command->add_option("-o,--out", arguments->out, "Where to write it; - for standard output")->type_name("FILE");

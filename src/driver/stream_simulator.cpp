@@ -7,9 +7,9 @@
 namespace gmlake::driver {
 namespace {
 
-constexpr std::uint64_t kIndexBits = 32;  // an Event is a generation above, and the index of its slot plus 1 below
+constexpr std::uint64_t kEventIndexBits = 32;  // an Event is a generation above, and the index of its slot plus 1 below
 
-Error invalid(Step step, std::uint64_t value) { return {ErrorCode::invalid_value, step, value}; }
+Error invalid_call(Step step, std::uint64_t value) { return {ErrorCode::invalid_value, step, value}; }
 
 // Of the calling thread, for all simulators.
 thread_local CaptureMode thread_mode = CaptureMode::global;
@@ -33,22 +33,22 @@ Event StreamSimulator::event_create(int device) {
   free_events_.pop_back();
   EventState& event = events_[index];
   event = {event.generation + 1, device, true, false, {}};
-  return static_cast<Event>(std::uint64_t{event.generation} << kIndexBits | (index + 1u));
+  return static_cast<Event>(std::uint64_t{event.generation} << kEventIndexBits | (index + 1u));
 }
 
 Status StreamSimulator::event_record(Event event, Stream stream) {
   MutexLock lock(mutex_);
   EventState* state = find(event);
-  if (state == nullptr || state->device != stream.device) return invalid(Step::event_record, bits(event));
+  if (state == nullptr || state->device != stream.device) return invalid_call(Step::event_record, bits(event));
   const std::uint32_t index = stream_index(stream);
   StreamState& target = streams_[index];
   if (target.destroyed) {
     add_violation({Violation::Kind::destroyed_stream, stream});
-    return invalid(Step::event_record, stream.handle);
+    return invalid_call(Step::event_record, stream.handle);
   }
   if (is_of_another_thread(stream.handle) && captures_ > 0) {
     add_violation({Violation::Kind::captured_event, stream});
-    return invalid(Step::event_record, stream.handle);
+    return invalid_call(Step::event_record, stream.handle);
   }
   state->captured = target.capture != CaptureState::none;
   if (state->captured) return {};
@@ -60,14 +60,14 @@ Status StreamSimulator::event_record(Event event, Stream stream) {
 Result<bool> StreamSimulator::event_query(Event event) {
   MutexLock lock(mutex_);
   const EventState* state = find(event);
-  if (state == nullptr || refused_by_capture(*state)) return invalid(Step::event_query, bits(event));
+  if (state == nullptr || refused_by_capture(*state)) return invalid_call(Step::event_query, bits(event));
   return passed(state->point);
 }
 
 Status StreamSimulator::event_synchronize(Event event) {
   MutexLock lock(mutex_);
   const EventState* state = find(event);
-  if (state == nullptr || refused_by_capture(*state)) return invalid(Step::event_synchronize, bits(event));
+  if (state == nullptr || refused_by_capture(*state)) return invalid_call(Step::event_synchronize, bits(event));
   if (passed(state->point)) return {};
   ++synchronizations_;
   complete_until(state->point);
@@ -78,17 +78,17 @@ Status StreamSimulator::event_synchronize(Event event) {
 Status StreamSimulator::stream_wait(Stream stream, Event event) {
   MutexLock lock(mutex_);
   const EventState* state = find(event);
-  if (state == nullptr) return invalid(Step::stream_wait, bits(event));
+  if (state == nullptr) return invalid_call(Step::stream_wait, bits(event));
   if (is_of_another_thread(stream.handle)) return Error{ErrorCode::not_supported, Step::stream_wait, stream.handle};
   StreamState& target = streams_[stream_index(stream)];
   if (target.destroyed) {
     add_violation({Violation::Kind::destroyed_stream, stream});
-    return invalid(Step::stream_wait, stream.handle);
+    return invalid_call(Step::stream_wait, stream.handle);
   }
   const bool captured = target.capture != CaptureState::none;
   if (captured != state->captured) {
     add_violation({Violation::Kind::captured_event, stream});
-    return invalid(Step::stream_wait, bits(event));
+    return invalid_call(Step::stream_wait, bits(event));
   }
   if (captured) return {};
   Operation wait;
@@ -101,7 +101,7 @@ Status StreamSimulator::stream_wait(Stream stream, Event event) {
 Status StreamSimulator::event_destroy(Event event) {
   MutexLock lock(mutex_);
   EventState* state = find(event);
-  if (state == nullptr) return invalid(Step::event_destroy, bits(event));
+  if (state == nullptr) return invalid_call(Step::event_destroy, bits(event));
   state->live = false;
   free_events_.push_back(static_cast<std::uint32_t>(state - events_.data()));
   return {};
@@ -112,7 +112,7 @@ Result<CaptureState> StreamSimulator::capture_state(Stream stream) {
   const StreamState& state = streams_[stream_index(stream)];
   if (state.destroyed) {
     add_violation({Violation::Kind::destroyed_stream, stream});
-    return invalid(Step::properties, stream.handle);
+    return invalid_call(Step::properties, stream.handle);
   }
   if (is_of_another_thread(stream.handle)) return captures_ > 0 ? CaptureState::implicit : CaptureState::none;
   return state.capture;
@@ -152,7 +152,7 @@ Status StreamSimulator::enqueue(Stream stream, std::vector<Access> accesses, std
   StreamState& state = streams_[stream_index(stream)];
   if (state.destroyed) {
     add_violation({Violation::Kind::destroyed_stream, stream});
-    return invalid(Step::none, stream.handle);
+    return invalid_call(Step::none, stream.handle);
   }
   if (state.capture != CaptureState::none) return {};  // it goes into the graph
   Operation kernel;
@@ -171,7 +171,7 @@ Status StreamSimulator::check_unmap(Address address, std::uint64_t bytes) {
       for (const Access& access : operation.accesses) {
         if (!overlap(access, address, bytes)) continue;
         add_violation({Violation::Kind::unmap_in_use, stream.name, address, bytes});
-        return invalid(Step::unmap, address);
+        return invalid_call(Step::unmap, address);
       }
     }
   }
@@ -193,7 +193,7 @@ void StreamSimulator::set_capture(Stream stream, CaptureState state, CaptureMode
 Status StreamSimulator::destroy_stream(Stream stream) {
   MutexLock lock(mutex_);
   StreamState& state = streams_[stream_index(stream)];
-  if (stream.handle == 0 || state.destroyed) return invalid(Step::none, stream.handle);
+  if (stream.handle == 0 || state.destroyed) return invalid_call(Step::none, stream.handle);
   captures_ -= state.capture != CaptureState::none ? 1 : 0;
   state.capture = CaptureState::none;
   state.destroyed = true;
@@ -237,10 +237,10 @@ std::uint32_t StreamSimulator::stream_index(Stream stream) {
 }
 
 StreamSimulator::EventState* StreamSimulator::find(Event event) {
-  const std::uint64_t slot = (bits(event) & ((std::uint64_t{1} << kIndexBits) - 1)) - 1;
+  const std::uint64_t slot = (bits(event) & ((std::uint64_t{1} << kEventIndexBits) - 1)) - 1;
   if (slot >= events_.size()) return nullptr;
   EventState& state = events_[slot];
-  return state.live && state.generation == bits(event) >> kIndexBits ? &state : nullptr;
+  return state.live && state.generation == bits(event) >> kEventIndexBits ? &state : nullptr;
 }
 
 bool StreamSimulator::passed(Point point) const {

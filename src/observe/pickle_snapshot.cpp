@@ -87,7 +87,7 @@ class Pickler {
   std::unordered_map<std::string_view, std::uint8_t> memo_;
 };
 
-std::string_view state_name(BlockInfo::State state) {
+std::string_view torch_state_name(BlockInfo::State state) {
   switch (state) {
     case BlockInfo::State::live:
       return "active_allocated";
@@ -123,7 +123,7 @@ void write_run(Pickler& out, int device, const SegmentInfo& segment, const Segme
     out.field("address", block.address);
     out.field("size", block.bytes);
     out.field("requested_size", block.requested_bytes);
-    out.field("state", state_name(block.state));
+    out.field("state", torch_state_name(block.state));
     out.no_frames();
     out.end_dict();
   }

@@ -35,9 +35,9 @@ std::string_view trim(std::string_view text) {
   return text;
 }
 
-class Reader {
+class RmmCsvReader {
  public:
-  explicit Reader(ByteSource& source) : source_(source) {}
+  explicit RmmCsvReader(ByteSource& source) : source_(source) {}
 
   InputResult<Trace> run() {
     std::string_view line;
@@ -149,6 +149,6 @@ class Reader {
 
 }  // namespace
 
-InputResult<Trace> read_rmm_csv(ByteSource& source) { return Reader(source).run(); }
+InputResult<Trace> read_rmm_csv(ByteSource& source) { return RmmCsvReader(source).run(); }
 
 }  // namespace gmlake::replay

@@ -53,9 +53,9 @@ std::optional<RecordedAction> parse_action(std::string_view text) {
   }
 }
 
-class Reader {
+class SnapshotReader {
  public:
-  Reader(const PickleDocument& document, std::size_t length, const std::string& file)
+  SnapshotReader(const PickleDocument& document, std::size_t length, const std::string& file)
       : document_(document), visits_left_(length), file_(file) {}
 
   InputResult<Trace> run() {
@@ -218,7 +218,7 @@ class Reader {
 InputResult<Trace> read_snapshot(ByteSource& source) {
   auto document = PickleDocument::read(source, kKeys);
   if (!document) return std::move(document).error();
-  return Reader(*document, source.received(), source.file()).run();
+  return SnapshotReader(*document, source.received(), source.file()).run();
 }
 
 }  // namespace gmlake::replay

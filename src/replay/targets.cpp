@@ -11,24 +11,24 @@ namespace gmlake::replay {
 
 namespace {
 
-struct Entry {
+struct NamedTarget {
   std::string_view name;
   Result<std::unique_ptr<Target>> (*make)(driver::Driver& driver, const TargetOptions& options);
 };
 
 // In the order in which tables list them.
-constexpr std::array kEntries = {
-    Entry{"gmlake", &GmlakeTarget::make},
-    Entry{"torch-native", &TorchNative::make},
-    Entry{"torch-expandable", &TorchExpandable::make},
-    Entry{"direct", &Direct::make},
+constexpr std::array kTargets = {
+    NamedTarget{"gmlake", &GmlakeTarget::make},
+    NamedTarget{"torch-native", &TorchNative::make},
+    NamedTarget{"torch-expandable", &TorchExpandable::make},
+    NamedTarget{"direct", &Direct::make},
 };
 
 }  // namespace
 
 Result<std::unique_ptr<Target>> make_target(std::string_view name, driver::Driver& driver,
                                             const TargetOptions& options) {
-  for (const Entry& entry : kEntries) {
+  for (const NamedTarget& entry : kTargets) {
     if (entry.name == name) return entry.make(driver, options);
   }
   return Error{ErrorCode::invalid_option, Step::options, 0};
@@ -36,8 +36,8 @@ Result<std::unique_ptr<Target>> make_target(std::string_view name, driver::Drive
 
 std::vector<std::string_view> target_names() {
   std::vector<std::string_view> names;
-  names.reserve(kEntries.size());
-  for (const Entry& entry : kEntries) names.push_back(entry.name);
+  names.reserve(kTargets.size());
+  for (const NamedTarget& entry : kTargets) names.push_back(entry.name);
   return names;
 }
 

@@ -12,12 +12,12 @@
 namespace gmlake::test {
 namespace {
 
-constexpr std::uint64_t kHostGranules = 40;
+constexpr std::uint64_t kHostPart = 40;
 
-driver::ModelOptions three_devices() {
+driver::ModelOptions three_devices_and_host() {
   driver::ModelOptions options = small_model(64);
   options.devices = 3;
-  options.host_bytes = kHostGranules * kGranule;
+  options.host_bytes = kHostPart * kGranule;
   return options;
 }
 
@@ -25,7 +25,7 @@ std::unique_ptr<driver::SimulatedDriver> three_devices_on_host() {
   driver::HostOptions options;
   options.devices = 3;
   options.capacity_bytes = 64 * kGranule;
-  options.host_bytes = kHostGranules * kGranule;
+  options.host_bytes = kHostPart * kGranule;
   return std::move(driver::HostDriver::make(options)).value();
 }
 
@@ -54,7 +54,7 @@ void* place(Machine& machine, std::uint64_t granules, const Placement& placement
 }
 
 TEST(Placement, StripesGoRoundTheGpusListed) {
-  Machine machine(three_devices());
+  Machine machine(three_devices_and_host());
   void* pointer = place(machine, 48, Placement::stripe({0, 2}));
   EXPECT_THAT(granules_by_place(machine.allocator(), pointer), testing::ElementsAre(24, 0, 24, 0));
   const std::vector<PhyBlockInfo> blocks = machine.allocator().phy_blocks(pointer);
@@ -73,7 +73,7 @@ TEST(Placement, StripesGoRoundTheGpusListed) {
 }
 
 TEST(Placement, SpillsToPeersAndThenToTheHostInTheOrderGiven) {
-  Machine machine(three_devices(), at_most(10));
+  Machine machine(three_devices_and_host(), at_most(10));
   void* local = machine.allocate(4 * kGranule);
   void* pointer = place(machine, 40, Placement::spill({2, 1}));
   EXPECT_THAT(granules_by_place(machine.allocator(), pointer), testing::ElementsAre(6, 10, 10, 14));
@@ -88,7 +88,7 @@ TEST(Placement, SpillsToPeersAndThenToTheHostInTheOrderGiven) {
 }
 
 TEST(Placement, GivesCachedMemoryBackBeforeItSpills) {
-  Machine machine(three_devices(), at_most(10));
+  Machine machine(three_devices_and_host(), at_most(10));
   machine.deallocate(machine.allocate(10 * kGranule));
   void* pointer = place(machine, 8, Placement::spill({1}));
   EXPECT_THAT(granules_by_place(machine.allocator(), pointer), testing::ElementsAre(8, 0, 0, 0));
@@ -98,7 +98,7 @@ TEST(Placement, GivesCachedMemoryBackBeforeItSpills) {
 // Of two streams' cached memory, that of the one whose work is complete: the other's is neither unmapped nor counted
 // on.
 TEST(Placement, GivesCachedMemoryBackThatNoStreamStillUses) {
-  Machine machine(three_devices(), at_most(20));
+  Machine machine(three_devices_and_host(), at_most(20));
   machine.streams().hold({0, 1});
   void* in_use = machine.allocate(10 * kGranule, 1);
   void* passed = machine.allocate(10 * kGranule, 2);
@@ -133,7 +133,7 @@ TEST(Placement, ShowsTheSameBytesEverywhere) {
 }
 
 TEST(Placement, RefusesWhatMakesNoSense) {
-  Machine machine(three_devices());
+  Machine machine(three_devices_and_host());
   const auto code = [&](std::size_t bytes, const Placement& placement) {
     const Result<void*> pointer = machine.allocator().try_allocate(bytes, placement);
     return pointer.ok() ? ErrorCode::unknown : pointer.error().code;
@@ -143,13 +143,13 @@ TEST(Placement, RefusesWhatMakesNoSense) {
   EXPECT_EQ(code(kGranule, Placement::spill({-1})), ErrorCode::invalid_device);
   EXPECT_EQ(code(SIZE_MAX, Placement::stripe({0})), ErrorCode::invalid_size);
   EXPECT_EQ(code(65 * kGranule, Placement::stripe({1})), ErrorCode::out_of_memory);
-  EXPECT_EQ(code(64 * 2 * kGranule + kHostGranules * kGranule, Placement::spill({}, true)), ErrorCode::out_of_memory);
+  EXPECT_EQ(code(64 * 2 * kGranule + kHostPart * kGranule, Placement::spill({}, true)), ErrorCode::out_of_memory);
   EXPECT_EQ(machine.device().usage().physical_bytes, 0u);
   EXPECT_EQ(*machine.allocator().try_allocate(0, Placement::stripe({0})), nullptr);
 }
 
 TEST(Placement, PassesOverPlacesThatTheDeviceCannotUse) {
-  driver::ModelOptions options = three_devices();
+  driver::ModelOptions options = three_devices_and_host();
   options.host_numa_nodes = 0;
   Machine machine(options, at_most(10));
   EXPECT_EQ(machine.allocator().try_allocate(21 * kGranule, Placement::spill({1})).error().code,
@@ -158,7 +158,7 @@ TEST(Placement, PassesOverPlacesThatTheDeviceCannotUse) {
 }
 
 TEST(Placement, GivesBackWhenTheStreamsHavePassed) {
-  Machine machine(three_devices());
+  Machine machine(three_devices_and_host());
   machine.streams().hold({0, 5});
   void* pointer = place(machine, 8, Placement::stripe({1}), 5);
   ASSERT_TRUE(machine.device().launch({0, 5}, {{address_of(pointer), 8 * kGranule}}, [] {}).ok());
@@ -172,7 +172,7 @@ TEST(Placement, GivesBackWhenTheStreamsHavePassed) {
 }
 
 TEST(Placement, WaitsForEveryStreamThatUsesTheBlock) {
-  Machine machine(three_devices());
+  Machine machine(three_devices_and_host());
   for (const int device : {0, 1}) {
     machine.streams().hold({device, 7});
     void* pointer = place(machine, 4, Placement::stripe({0, 1}));
@@ -187,7 +187,7 @@ TEST(Placement, WaitsForEveryStreamThatUsesTheBlock) {
 }
 
 TEST(Placement, OutlivesItsStreams) {
-  Machine machine(three_devices());
+  Machine machine(three_devices_and_host());
   void* pointer = place(machine, 4, Placement::stripe({1}), 9);
   ASSERT_TRUE(machine.allocator().try_record_stream(pointer, stream_handle(11)).ok());
   for (const std::uint64_t stream : {9, 11}) {
@@ -200,7 +200,7 @@ TEST(Placement, OutlivesItsStreams) {
 }
 
 TEST(Placement, PeersGetAccessToWhatIsMappedAndToWhatWillBe) {
-  Machine machine(three_devices());
+  Machine machine(three_devices_and_host());
   void* before = machine.allocate(3 * kGranule);
   void* placed = place(machine, 4, Placement::stripe({1}));
   EXPECT_FALSE(machine.device().has_access(address_of(before), kGranule, 2));
@@ -217,7 +217,7 @@ TEST(Placement, PeersGetAccessToWhatIsMappedAndToWhatWillBe) {
 }
 
 TEST(Spill, ComesBeforeAnOutOfMemoryError) {
-  Machine machine(three_devices(), at_most(10, SpillTo::peers_then_host));
+  Machine machine(three_devices_and_host(), at_most(10, SpillTo::peers_then_host));
   int told = 0;
   (void)machine.allocator().add_out_of_memory_observer([&told](const OutOfMemoryReport&) { ++told; });
   void* local = machine.allocate(9 * kGranule);
@@ -240,12 +240,12 @@ TEST(Spill, ComesBeforeAnOutOfMemoryError) {
 
 TEST(Spill, GoesWhereTheOptionSays) {
   {
-    Machine machine(three_devices(), at_most(10, SpillTo::host));
+    Machine machine(three_devices_and_host(), at_most(10, SpillTo::host));
     void* spilled = machine.allocate(20 * kGranule);
     EXPECT_THAT(granules_by_place(machine.allocator(), spilled), testing::ElementsAre(10, 0, 0, 10));
     machine.deallocate(spilled);
   }
-  Machine machine(three_devices(), at_most(10, SpillTo::peers));
+  Machine machine(three_devices_and_host(), at_most(10, SpillTo::peers));
   void* spilled = machine.allocate(30 * kGranule);
   EXPECT_THAT(granules_by_place(machine.allocator(), spilled), testing::ElementsAre(10, 10, 10, 0));
   EXPECT_EQ(machine.refused(kGranule).code, ErrorCode::out_of_memory);
@@ -253,7 +253,7 @@ TEST(Spill, GoesWhereTheOptionSays) {
 }
 
 TEST(Spill, LeavesPrivatePoolsAlone) {
-  Machine machine(three_devices(), at_most(10, SpillTo::host));
+  Machine machine(three_devices_and_host(), at_most(10, SpillTo::host));
   const PoolId id{1, 2};
   ASSERT_TRUE(machine.allocator().begin_pool(id, 0, [](StreamHandle) { return true; }).ok());
   EXPECT_EQ(machine.refused(20 * kGranule).code, ErrorCode::out_of_memory);
@@ -338,7 +338,7 @@ TEST(Placement, UndoesWhateverCallFails) {
   };
   std::uint64_t calls = 0;
   {
-    Machine machine(three_devices(), at_most(10, SpillTo::host));
+    Machine machine(three_devices_and_host(), at_most(10, SpillTo::host));
     machine.fault().arm({.nth = ~std::uint64_t{0}});
     live(machine);
     calls = machine.fault().calls();
@@ -348,7 +348,7 @@ TEST(Placement, UndoesWhateverCallFails) {
   for (std::uint64_t nth = 1; nth <= calls; ++nth) {
     for (const bool sticky : {false, true}) {
       for (const ErrorCode code : {ErrorCode::out_of_memory, ErrorCode::invalid_value, ErrorCode::unknown}) {
-        Machine machine(three_devices(), at_most(10, SpillTo::host));
+        Machine machine(three_devices_and_host(), at_most(10, SpillTo::host));
         machine.fault().arm({.nth = nth, .sticky = sticky, .code = code});
         live(machine);
         EXPECT_TRUE(machine.fault().reached()) << nth;

@@ -14,7 +14,7 @@
 namespace gmlake::test {
 namespace {
 
-constexpr PoolId kGraph{7, 0};
+constexpr PoolId kGraphPool{7, 0};
 
 std::unique_ptr<driver::SimulatedDriver> host(std::uint64_t granules, int devices = 1) {
   driver::HostOptions options;
@@ -176,7 +176,7 @@ TEST_F(ZeroOnFree, WhatIsFreedDuringACaptureIsClearedAfterIt) {
 
 // Its graphs may be running: while it is theirs nobody writes there.
 TEST_F(ZeroOnFree, APrivatePoolIsClearedWhenItIsReleased) {
-  ASSERT_TRUE(machine_.allocator().begin_pool(kGraph, 0, [](StreamHandle) { return true; }).ok());
+  ASSERT_TRUE(machine_.allocator().begin_pool(kGraphPool, 0, [](StreamHandle) { return true; }).ok());
   void* first = allocate_and_write(4 * kGranule, 1);
   void* live = allocate_and_write(kGranule, 1);
   void* second = allocate_and_write(3 * kGranule, 1);
@@ -184,10 +184,10 @@ TEST_F(ZeroOnFree, APrivatePoolIsClearedWhenItIsReleased) {
   EXPECT_EQ(machine_.allocate(4 * kGranule, 1), first);
   machine_.deallocate(first, 1);
   machine_.deallocate(second, 1);
-  EXPECT_TRUE(machine_.allocator().end_pool(kGraph, 0).ok());
+  EXPECT_TRUE(machine_.allocator().end_pool(kGraphPool, 0).ok());
   EXPECT_EQ(machine_.calls().clear, 0u);
   const DeviceStats before = machine_.stats();
-  EXPECT_TRUE(machine_.allocator().release_pool(kGraph, 0).ok());
+  EXPECT_TRUE(machine_.allocator().release_pool(kGraphPool, 0).ok());
   for (int i = 0; i < 2; ++i) {
     void* pointer = machine_.allocate(7 * kGranule, 1);
     expect_zeros(pointer, 7 * kGranule, 1);
@@ -200,10 +200,10 @@ TEST_F(ZeroOnFree, APrivatePoolIsClearedWhenItIsReleased) {
 }
 
 TEST_F(ZeroOnFree, TrimGivesBackAReleasedPoolCleared) {
-  ASSERT_TRUE(machine_.allocator().begin_pool(kGraph, 0, [](StreamHandle) { return true; }).ok());
+  ASSERT_TRUE(machine_.allocator().begin_pool(kGraphPool, 0, [](StreamHandle) { return true; }).ok());
   machine_.deallocate(allocate_and_write(4 * kGranule, 1), 1);
-  EXPECT_TRUE(machine_.allocator().end_pool(kGraph, 0).ok());
-  EXPECT_TRUE(machine_.allocator().release_pool(kGraph, 0).ok());
+  EXPECT_TRUE(machine_.allocator().end_pool(kGraphPool, 0).ok());
+  EXPECT_TRUE(machine_.allocator().release_pool(kGraphPool, 0).ok());
   EXPECT_TRUE(machine_.allocator().trim().ok());
   EXPECT_EQ(machine_.calls().clear, 1u);
   EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 0u);

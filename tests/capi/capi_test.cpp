@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "capi/capi.hpp"
 #include "gmlake/gmlake.h"
 #include "gmlake/gmlake.hpp"
 #include "process/child.hpp"
@@ -14,15 +15,6 @@
 
 namespace gmlake::test {
 namespace {
-
-constexpr std::size_t kMiB = 1 << 20;
-
-gmlake_stats empty_stats() {
-  gmlake_stats stats{};
-  stats.size = sizeof stats;
-  stats.version = GMLAKE_STATS_VERSION;
-  return stats;
-}
 
 class CApi : public testing::Test {
  protected:

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../replay/files.hpp"
+#include "capi/capi.hpp"
 #include "gmlake/gmlake.h"
 #include "replay/read_trace.hpp"
 
@@ -13,8 +14,6 @@ namespace gmlake::test {
 namespace {
 
 using replay::TemporaryFolder;
-
-constexpr std::size_t kMiB = 1 << 20;
 
 class CApiFiles : public testing::Test {
  protected:

@@ -7,19 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "capi/capi.hpp"
 #include "gmlake/gmlake.h"
 
 namespace gmlake::test {
 namespace {
-
-constexpr std::size_t kMiB = 1 << 20;
-
-gmlake_stats empty_stats() {
-  gmlake_stats stats{};
-  stats.size = sizeof stats;
-  stats.version = GMLAKE_STATS_VERSION;
-  return stats;
-}
 
 template <class Handle>
 Handle* bogus(std::uint64_t bits) {

@@ -4,12 +4,11 @@
 #include <string>
 #include <vector>
 
+#include "capi/capi.hpp"
 #include "gmlake/gmlake.h"
 
 namespace gmlake::test {
 namespace {
-
-constexpr std::size_t kMiB = 1 << 20;
 
 class CApiOom : public testing::Test {
  protected:

@@ -4,12 +4,12 @@
 
 #include <cstdint>
 
+#include "capi/capi.hpp"
 #include "gmlake/gmlake.h"
 
 namespace gmlake::test {
 namespace {
 
-constexpr std::size_t kMiB = 1 << 20;
 constexpr gmlake_pool_id kPool = {3, 4};
 
 void* stream_of(std::uintptr_t number) { return reinterpret_cast<void*>(number); }

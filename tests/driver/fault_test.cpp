@@ -6,12 +6,10 @@
 #include <vector>
 
 #include "driver/model.hpp"
+#include "driver/one_device.hpp"
 
 namespace gmlake::driver {
 namespace {
-
-constexpr std::uint64_t kGranule = 2 * kMiB;
-constexpr int kDevices[] = {0};
 
 class FaultTest : public ::testing::Test {
  protected:

@@ -9,12 +9,11 @@
 #include "driver/conformance.hpp"
 #include "driver/fault.hpp"
 #include "driver/model.hpp"
+#include "driver/one_device.hpp"
 #include "process/child.hpp"
 
 namespace gmlake::driver {
 namespace {
-
-constexpr int kDevices[] = {0};
 
 // One call of each kind, with whatever arguments: the error of each, if it has one.
 std::vector<std::function<std::optional<Error>(Driver&)>> all_calls() {

@@ -12,12 +12,12 @@
 #include <string>
 #include <vector>
 
+#include "driver/one_device.hpp"
+
 namespace gmlake::driver {
 namespace {
 
 constexpr std::uint64_t kMiBytes = std::uint64_t{1} << 20;
-constexpr std::uint64_t kGranule = 2 * kMiBytes;
-constexpr int kDevices[] = {0};
 
 volatile std::uint64_t& word(Address address) { return *reinterpret_cast<volatile std::uint64_t*>(address); }
 

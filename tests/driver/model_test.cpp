@@ -5,10 +5,11 @@
 
 #include <vector>
 
+#include "driver/one_device.hpp"
+
 namespace gmlake::driver {
 namespace {
 
-constexpr std::uint64_t kGranule = 2 * kMiB;
 constexpr MemoryProperties kSecondDevice{.location = {Location::Kind::device, 1}};
 constexpr MemoryProperties kHostMemory{.location = {Location::Kind::host_numa, 0}};
 

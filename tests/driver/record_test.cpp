@@ -7,12 +7,10 @@
 #include <vector>
 
 #include "driver/model.hpp"
+#include "driver/one_device.hpp"
 
 namespace gmlake::driver {
 namespace {
-
-constexpr std::uint64_t kGranule = 2 * kMiB;
-constexpr int kDevices[] = {0};
 
 // One call of each kind.
 void call_all(Driver& driver) {

@@ -11,8 +11,8 @@
 namespace gmlake::memory {
 namespace {
 
-constexpr driver::Stream kA{0, 1};
-constexpr driver::Stream kB{0, 2};
+constexpr driver::Stream kFirst{0, 1};
+constexpr driver::Stream kSecond{0, 2};
 
 struct Rig {
   driver::ModelDriver model;
@@ -25,15 +25,15 @@ TEST(FencesFault, NothingStandsForATickWhoseRecordFailed) {
     Rig rig;
     {
       Fences fences(rig.fault);
-      const StreamIndex a = fences.open(kA);
-      rig.model.streams().hold(kA);
+      const StreamIndex a = fences.open(kFirst);
+      rig.model.streams().hold(kFirst);
       rig.fault.arm({.kind = step, .code = ErrorCode::unknown});
       const Status marked = fences.mark(a, 1);
       ASSERT_FALSE(marked.ok());
       EXPECT_EQ(marked.error().step, step);
       EXPECT_EQ(fences.events_pending(), 0u);
       rig.fault.heal();
-      rig.model.streams().resume(kA);
+      rig.model.streams().resume(kFirst);
       EXPECT_TRUE(fences.poll().ok());
       EXPECT_FALSE(fences.passed({a, 1})) << "it never passes by itself";
       EXPECT_TRUE(fences.mark(a, 1).ok());
@@ -47,7 +47,7 @@ TEST(FencesFault, NothingStandsForATickWhoseRecordFailed) {
 TEST(FencesFault, NothingPassesByAQueryOrAWaitThatFailed) {
   Rig rig;
   Fences fences(rig.fault);
-  const StreamIndex a = fences.open(kA);
+  const StreamIndex a = fences.open(kFirst);
   ASSERT_TRUE(fences.mark(a, 1).ok());
   rig.fault.arm({.kind = Step::event_query, .code = ErrorCode::device_lost});
   EXPECT_EQ(fences.poll().error().code, ErrorCode::device_lost);
@@ -66,24 +66,24 @@ TEST(FencesFault, EveryCallMayFailAndNothingPassesEarly) {
   const auto scenario = [](Rig& rig) {
     driver::StreamSimulator& streams = rig.model.streams();
     Fences fences(rig.fault);
-    const StreamIndex a = fences.open(kA);
-    const StreamIndex b = fences.open(kB);
-    streams.hold(kA);
-    EXPECT_TRUE(streams.enqueue(kA, {}).ok());
+    const StreamIndex a = fences.open(kFirst);
+    const StreamIndex b = fences.open(kSecond);
+    streams.hold(kFirst);
+    EXPECT_TRUE(streams.enqueue(kFirst, {}).ok());
     (void)fences.mark(a, 1).ok();
     (void)fences.mark(b, 1).ok();
     (void)fences.poll().ok();
     EXPECT_FALSE(fences.passed({a, 1}));
     const Status waits = fences.make_stream_wait(b, {a, 2});
-    EXPECT_TRUE(streams.enqueue(kB, {}).ok());
-    EXPECT_EQ(streams.pending(kB) != 0, waits.ok());
+    EXPECT_TRUE(streams.enqueue(kSecond, {}).ok());
+    EXPECT_EQ(streams.pending(kSecond) != 0, waits.ok());
     if (fences.wait({a, 1}).ok()) {
-      EXPECT_LE(streams.pending(kA), 1u);
+      EXPECT_LE(streams.pending(kFirst), 1u);
       EXPECT_TRUE(fences.passed({a, 1}));
     } else {
       EXPECT_FALSE(fences.passed({a, 1}));
     }
-    streams.resume(kA);
+    streams.resume(kFirst);
     (void)fences.poll().ok();
     rig.fault.heal();
     EXPECT_TRUE(fences.wait({a, 3}).ok());
@@ -125,10 +125,10 @@ TEST(FencesFault, AWaitThatAPollOvertookPassesNothingElse) {
   PollsAfterWaiting driver(model);
   Fences fences(driver);
   driver.fences = &fences;
-  const StreamIndex a = fences.open(kA);
-  model.streams().hold(kA);
+  const StreamIndex a = fences.open(kFirst);
+  model.streams().hold(kFirst);
   ASSERT_TRUE(fences.mark(a, 1).ok());
-  ASSERT_TRUE(model.streams().enqueue(kA, {}).ok());
+  ASSERT_TRUE(model.streams().enqueue(kFirst, {}).ok());
   ASSERT_TRUE(fences.mark(a, 2).ok());
   ASSERT_TRUE(fences.wait({a, 1}).ok());
   EXPECT_TRUE(fences.passed({a, 1}));
@@ -141,11 +141,11 @@ TEST(FencesFault, LosesNoEventWhereTheHostIsOutOfMemory) {
   for (bool reached = true; reached; ++nth) {
     ASSERT_LT(nth, 200u);
     Rig rig;
-    rig.model.streams().hold(kA);
-    (void)rig.model.streams().enqueue(kA, {}).ok();
+    rig.model.streams().hold(kFirst);
+    (void)rig.model.streams().enqueue(kFirst, {}).ok();
     {
       Fences fences(rig.fault);
-      const StreamIndex a = fences.open(kA);
+      const StreamIndex a = fences.open(kFirst);
       {
         const gmlake::testing::FailingNew failing(nth);
         for (std::uint64_t tick = 1; tick <= 12; ++tick) {

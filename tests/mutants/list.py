@@ -224,7 +224,7 @@ MUTANTS = [
     mutant("memory goes with its handle, whatever is mapped", BOOKS, "if (memory.held || memory.mappings != 0) return;",
            "if (memory.held) return;", "driver_test", "*Conformance*"),
     mutant("memory that pending work touches is unmapped", STREAMS,
-           "        return invalid(Step::unmap, address);\n", "        return {};\n", "driver_test"),
+           "        return invalid_call(Step::unmap, address);\n", "        return {};\n", "driver_test"),
     mutant("a simulated stream does not wait", STREAMS, "  wait.until = state->point;\n", "", "driver_test", "*Stream*:*Event*"),
     # The process and its edges.
     mutant("a fork goes unnoticed", "src/base/process.cpp",

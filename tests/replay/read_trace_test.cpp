@@ -44,7 +44,7 @@ std::string encoded(TraceFormat format) {
   return std::move(*bytes);
 }
 
-std::string reason(const std::string& path) {
+std::string reason_in(const std::string& path) {
   const auto trace = read_trace(path);
   return trace ? "read" : trace.error().reason;
 }
@@ -75,20 +75,20 @@ TEST(ReadTrace, NamesTracesAfterTheirFiles) {
 
 TEST(ReadTrace, SaysWhatIsWrongWithAPath) {
   const TemporaryFolder folder;
-  EXPECT_EQ(reason(folder / "missing"), "cannot open: No such file or directory");
-  EXPECT_EQ(reason(folder / "."), "is a directory, not a trace");
-  EXPECT_EQ(reason("/dev/zero"), "is a device, not a trace");
+  EXPECT_EQ(reason_in(folder / "missing"), "cannot open: No such file or directory");
+  EXPECT_EQ(reason_in(folder / "."), "is a directory, not a trace");
+  EXPECT_EQ(reason_in("/dev/zero"), "is a device, not a trace");
   put_bytes(folder / "empty", "");
-  EXPECT_EQ(reason(folder / "empty"), "is empty");
+  EXPECT_EQ(reason_in(folder / "empty"), "is empty");
   put_bytes(folder / "emptied.gz", gzip(""));
-  EXPECT_EQ(reason(folder / "emptied.gz"), "is empty");
+  EXPECT_EQ(reason_in(folder / "emptied.gz"), "is empty");
   put_bytes(folder / "text", "hello\n");
-  EXPECT_EQ(reason(folder / "text"),
+  EXPECT_EQ(reason_in(folder / "text"),
             "is no trace: neither a PyTorch memory snapshot (pickle), nor an RMM log (CSV), nor a .gmtrace");
   if (::geteuid() != 0) {
     put_bytes(folder / "secret", "x");
     ::chmod((folder / "secret").c_str(), 0);
-    EXPECT_EQ(reason(folder / "secret"), "cannot open: Permission denied");
+    EXPECT_EQ(reason_in(folder / "secret"), "cannot open: Permission denied");
   }
 }
 

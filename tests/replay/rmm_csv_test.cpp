@@ -14,12 +14,12 @@
 namespace gmlake::replay {
 namespace {
 
-const std::string kHeader = "Thread,Time,Action,Pointer,Size,Stream\n";
+const std::string kColumns = "Thread,Time,Action,Pointer,Size,Stream\n";
 
-InputResult<Trace> read(const std::string& rows) { return read_trace_from(kHeader + rows, "log.csv"); }
+InputResult<Trace> read_rows(const std::string& rows) { return read_trace_from(kColumns + rows, "log.csv"); }
 
 TEST(RmmCsv, ReadsWhatRmmWrites) {
-  const auto trace = read(
+  const auto trace = read_rows(
       "11,12:00:00.000001,allocate,0x7f0000000000,1024,0x0\n"
       "12,12:00:00.000002,allocate,0x7f0000000400,100,0x55d0c0ffee00\n"
       "12,12:00:00.000003,allocate failure,(nil),1099511627776,0x0\n"
@@ -47,7 +47,7 @@ TEST(RmmCsv, TakesDecimalNumbersCarriageReturnsMarksAndNoLastNewline) {
 }
 
 TEST(RmmCsv, SkipsRequestsOfNoBytes) {
-  const auto trace = read("1,0,allocate,0x0,0,0x0\n1,0,free,(nil),0,0x0\n1,0,allocate,0x1,5,0x0\n");
+  const auto trace = read_rows("1,0,allocate,0x0,0,0x0\n1,0,free,(nil),0,0x0\n1,0,allocate,0x1,5,0x0\n");
   ASSERT_TRUE(trace) << trace.error().text();
   EXPECT_EQ(trace->devices[0].block_count, 1u);
 }
@@ -71,17 +71,17 @@ TEST(RmmCsv, RefusesMalformedRowsWithTheirLine) {
       {std::string(5000, '1'), "log.csv:3: is longer than 4096 bytes"},
   };
   for (const auto& [row, text] : cases) {
-    const auto trace = read(good + row);
+    const auto trace = read_rows(good + row);
     ASSERT_FALSE(trace) << row;
     EXPECT_EQ(trace.error().text(), text);
   }
-  const auto twice = read(good + "1,0,free,0x1,5,0x0\n1,0,free,0x1,5,0x0\n");
+  const auto twice = read_rows(good + "1,0,free,0x1,5,0x0\n1,0,free,0x1,5,0x0\n");
   ASSERT_FALSE(twice);
   EXPECT_EQ(twice.error().text(), "log.csv:4: frees \"0x1\", which is not live");
 }
 
 TEST(RmmCsv, RefusesLogsWithoutAllocationsAndOtherHeaders) {
-  const auto empty = read("");
+  const auto empty = read_rows("");
   ASSERT_FALSE(empty);
   EXPECT_EQ(empty.error().reason, "has no allocations");
   const auto other = read_trace_from("Thread,Time,Pointer\n", "f");
@@ -91,7 +91,7 @@ TEST(RmmCsv, RefusesLogsWithoutAllocationsAndOtherHeaders) {
 
 TEST(RmmCsv, TruncationAtEveryByteDoesNoHarm) {
   const std::string whole =
-      kHeader + "11,12:00:00.000001,allocate,0x7f0000000000,1024,0x0\n1,0,free,0x7f0000000000,1,0\n";
+      kColumns + "11,12:00:00.000001,allocate,0x7f0000000000,1024,0x0\n1,0,free,0x7f0000000000,1,0\n";
   for (std::size_t length = 0; length < whole.size(); ++length) {
     const auto trace = read_trace_from(std::string_view(whole).substr(0, length), "f");
     if (trace) {

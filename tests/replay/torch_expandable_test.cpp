@@ -11,8 +11,6 @@ namespace {
 
 using namespace gmlake::literals;
 
-constexpr std::uint64_t kSideStream = 7;
-
 class ExpandableRig : public ModelRig {
  public:
   explicit ExpandableRig(std::uint64_t capacity_bytes = 0, const driver::ModelOptions& device = {})

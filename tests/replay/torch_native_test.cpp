@@ -11,8 +11,6 @@ namespace {
 
 using namespace gmlake::literals;
 
-constexpr std::uint64_t kSideStream = 7;
-
 class NativeRig : public ModelRig {
  public:
   explicit NativeRig(const TargetOptions& options = {}, const driver::ModelOptions& device = {})

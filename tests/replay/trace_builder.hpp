@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -14,6 +15,8 @@
 #include "replay/trace.hpp"
 
 namespace gmlake::replay {
+
+inline constexpr std::uint64_t kSideStream = 7;  // of the models: any but the default stream
 
 // Writes a trace event by event. Stream 0 is the default stream; the others are added.
 class TraceBuilder {

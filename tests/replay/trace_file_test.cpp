@@ -27,7 +27,7 @@ InputResult<Trace> read(const std::string& bytes) {
   return read_trace_file(source);
 }
 
-Trace small_trace() {
+Trace two_devices() {
   Trace trace;
   trace.name = "small";
   trace.devices.push_back(
@@ -93,14 +93,14 @@ RC_GTEST_PROP(Varint, KeepsEveryNumber, (std::uint64_t value, std::uint64_t othe
 
 TEST(TraceFile, TruncationAtEveryByteIsAnError) {
   for (const Compression compression : {Compression::none, Compression::zlib}) {
-    const std::string whole = write_trace_file(small_trace(), compression);
+    const std::string whole = write_trace_file(two_devices(), compression);
     for (std::size_t length = 0; length < whole.size(); ++length) EXPECT_FALSE(read(whole.substr(0, length))) << length;
   }
 }
 
 TEST(TraceFile, EveryFlippedBitIsFound) {
   for (const Compression compression : {Compression::none, Compression::zlib}) {
-    const std::string whole = write_trace_file(small_trace(), compression);
+    const std::string whole = write_trace_file(two_devices(), compression);
     for (std::size_t at = 0; at < whole.size(); ++at) {
       for (int bit = 0; bit < 8; ++bit) {
         std::string damaged = whole;
@@ -108,7 +108,7 @@ TEST(TraceFile, EveryFlippedBitIsFound) {
         const auto trace = read(damaged);
         // zlib's own header has bits that say nothing of the content.
         if (trace) {
-          EXPECT_EQ(*trace, small_trace()) << at;
+          EXPECT_EQ(*trace, two_devices()) << at;
         }
       }
     }
@@ -117,7 +117,7 @@ TEST(TraceFile, EveryFlippedBitIsFound) {
 
 // With the checksum made right, what is left is what a hostile writer would send.
 TEST(TraceFile, DamageWithARightChecksumDoesNoHarm) {
-  const std::string body = write_trace_file(small_trace(), Compression::none).substr(kHeader);
+  const std::string body = write_trace_file(two_devices(), Compression::none).substr(kHeader);
   for (std::size_t at = 0; at < body.size(); ++at) {
     EXPECT_FALSE(read(file_of(body.substr(0, at)))) << at;
     for (int value = 0; value < 256; ++value) {
@@ -150,7 +150,7 @@ TEST(TraceFile, ClaimsAreBoundedByTheBytesThatAreThere) {
 }
 
 TEST(TraceFile, NamesOtherVersionsAndCompressions) {
-  std::string file = write_trace_file(small_trace(), Compression::none);
+  std::string file = write_trace_file(two_devices(), Compression::none);
   file[kTraceFileMagic.size()] = 2;
   EXPECT_EQ(read(file).error().text(), "f: at byte 0: is of version 2 of the format; this gmlake reads version 1");
   file[kTraceFileMagic.size()] = 1;
@@ -159,7 +159,7 @@ TEST(TraceFile, NamesOtherVersionsAndCompressions) {
 }
 
 TEST(TraceFile, AFileThatSaysItIsACompressedBombIsRefusedUnread) {
-  std::string file = write_trace_file(small_trace(), Compression::zlib);
+  std::string file = write_trace_file(two_devices(), Compression::zlib);
   file[kTraceFileMagic.size() + 6 + 5] = 1;  // 2^40 raw bytes
   EXPECT_EQ(read(file).error().reason, "claims to inflate to more than 100 times its size");
 }

@@ -51,7 +51,7 @@ class PlantedDriver final : public ForwardingDriver {
   const Planted planted_;
 };
 
-StreamHandle handle_of(std::uint32_t stream) { return std::bit_cast<StreamHandle>(std::uintptr_t{stream}); }
+StreamHandle stream_handle(std::uint32_t stream) { return std::bit_cast<StreamHandle>(std::uintptr_t{stream}); }
 
 class Stage {
  public:
@@ -106,7 +106,7 @@ class Stage {
     if (!allocator_->set_limit(0).ok()) fail("the limit was refused");
     allocator_->check();
     if (mix_.planted == Planted::none) {
-      const Result<void*> all = allocator_->try_allocate(mix_.capacity_granules * kGranule, 0, handle_of(1));
+      const Result<void*> all = allocator_->try_allocate(mix_.capacity_granules * kGranule, 0, stream_handle(1));
       if (!all.ok()) fail("the whole memory could not be had at the end: " + gmlake::describe(all.error()));
     }
     const DeviceStats stats = allocator_->stats();
@@ -180,7 +180,7 @@ class Stage {
 
   void allocate(const Op& op) {
     if (live_.count(op.block) != 0) return;
-    const Result<void*> pointer = allocator_->try_allocate(op.amount, 0, handle_of(op.stream));
+    const Result<void*> pointer = allocator_->try_allocate(op.amount, 0, stream_handle(op.stream));
     if (!pointer) {
       if (pointer.error().code != ErrorCode::out_of_memory) fail(gmlake::describe(pointer.error()));
       ++tally_.refused;
@@ -207,7 +207,7 @@ class Stage {
     work(op.block, block, op.stream, false);
     if (op.stream != block.stream) block.readers.push_back(op.stream);
     if (mix_.planted == Planted::unrecorded_streams) return;
-    if (!allocator_->try_record_stream(std::bit_cast<void*>(block.address), handle_of(op.stream)).ok()) {
+    if (!allocator_->try_record_stream(std::bit_cast<void*>(block.address), stream_handle(op.stream)).ok()) {
       fail("record_stream was refused");
     }
   }
@@ -220,7 +220,7 @@ class Stage {
     if (stream != block.stream) order_after(stream, block.stream);
     work(id, block, stream, false);
     tally_.deferred += !block.readers.empty() || stream != block.stream ? 1 : 0;
-    if (!allocator_->try_deallocate(std::bit_cast<void*>(block.address), handle_of(stream)).ok()) {
+    if (!allocator_->try_deallocate(std::bit_cast<void*>(block.address), stream_handle(stream)).ok()) {
       fail("a free was refused");
     }
     live_.erase(found);

@@ -5,8 +5,8 @@
 namespace gmlake::test {
 namespace {
 
-std::uint64_t bits(driver::Handle handle) { return static_cast<std::uint64_t>(handle); }
-std::uint64_t bits(driver::Event event) { return static_cast<std::uint64_t>(event); }
+std::uint64_t number_of(driver::Handle handle) { return static_cast<std::uint64_t>(handle); }
+std::uint64_t number_of(driver::Event event) { return static_cast<std::uint64_t>(event); }
 
 void join(std::map<std::uint64_t, std::uint64_t>& clock, const std::map<std::uint64_t, std::uint64_t>& other) {
   for (const auto& [stream, point] : other) clock[stream] = std::max(clock[stream], point);
@@ -37,7 +37,7 @@ bool Reference::complete(std::uint64_t stream, std::uint64_t point) const {
 
 // Why `stream` may not use these bytes now.
 std::string Reference::conflict(const Piece& piece, std::uint64_t stream, std::uint32_t pool) const {
-  const auto found = extents_.find(bits(piece.handle));
+  const auto found = extents_.find(number_of(piece.handle));
   if (found == extents_.end()) return {};
   auto extent = found->second.upper_bound(piece.begin);
   if (extent != found->second.begin()) --extent;
@@ -56,7 +56,7 @@ std::string Reference::conflict(const Piece& piece, std::uint64_t stream, std::u
 }
 
 void Reference::put(const Piece& piece, const Extent& extent) {
-  auto& extents = extents_[bits(piece.handle)];
+  auto& extents = extents_[number_of(piece.handle)];
   auto at = extents.upper_bound(piece.begin);
   if (at != extents.begin()) --at;
   while (at != extents.end() && at->first < piece.end) {
@@ -146,7 +146,7 @@ Status Reference::launch(Stream stream, std::vector<driver::Access> accesses, st
 Status Reference::event_record(Event event, Stream stream) {
   Status recorded = device_.event_record(event, stream);
   if (!recorded.ok()) return recorded;
-  Clock& clock = events_[bits(event)] = order_[stream.handle];
+  Clock& clock = events_[number_of(event)] = order_[stream.handle];
   clock[stream.handle] = ++enqueued_[stream.handle];
   return recorded;
 }
@@ -155,7 +155,7 @@ Status Reference::stream_wait(Stream stream, Event event) {
   Status waits = device_.stream_wait(stream, event);
   if (!waits.ok()) return waits;
   ++enqueued_[stream.handle];
-  join(order_[stream.handle], events_[bits(event)]);
+  join(order_[stream.handle], events_[number_of(event)]);
   return waits;
 }
 
@@ -166,7 +166,7 @@ Status Reference::clear(Stream stream, Address address, std::uint64_t bytes) {
   const std::uint64_t point = ++enqueued_[stream.handle];
   for (const Piece& piece : pieces_of(address, bytes)) {
     // Of a pool that is released, memory that was never anyone's is cleared too: it has no extent.
-    const auto& extents = extents_[bits(piece.handle)];
+    const auto& extents = extents_[number_of(piece.handle)];
     auto extent = extents.upper_bound(piece.begin);
     const bool known = extent != extents.begin() && (--extent)->second.end > piece.begin;
     const std::uint32_t pool = known ? extent->second.pool : 0;
@@ -192,13 +192,13 @@ Status Reference::unmap(Address address, std::uint64_t bytes) {
 Status Reference::release(Handle handle) {
   Status released = device_.release(handle);
   if (!released.ok()) return released;
-  for (const auto& [begin, extent] : extents_[bits(handle)]) {
+  for (const auto& [begin, extent] : extents_[number_of(handle)]) {
     if (extent.live) broken_ = "memory of a live block was released";
     for (const auto& [user, point] : extent.users) {
       if (!complete(user, point)) broken_ = "memory was released before stream " + std::to_string(user);
     }
   }
-  extents_.erase(bits(handle));
+  extents_.erase(number_of(handle));
   return released;
 }
 
