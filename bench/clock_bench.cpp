@@ -132,7 +132,16 @@ Comparison compare(const Replayed& real, const Replayed& model) {
   return result;
 }
 
-void print(const std::string& what, std::vector<Comparison> rounds, const Replayed& model, bool same_calls) {
+// But for events, whose number depends on how far the streams have come.
+bool same_calls(const CallCounts& a, const CallCounts& b) {
+  const auto vmm = [](const CallCounts& calls) {
+    return std::array{calls.reserve, calls.address_free, calls.create,    calls.release,
+                      calls.map,     calls.unmap,        calls.set_access};
+  };
+  return vmm(a) == vmm(b);
+}
+
+void print(const std::string& what, std::vector<Comparison> rounds, const Replayed& model, bool same) {
   std::sort(rounds.begin(), rounds.end(), [](const Comparison& a, const Comparison& b) { return a.off() < b.off(); });
   const Comparison& middle = rounds[rounds.size() / 2];
   const double model_seconds = model.job_seconds.back() - model.job_seconds.front();
@@ -140,7 +149,7 @@ void print(const std::string& what, std::vector<Comparison> rounds, const Replay
       "{\"kind\": \"model\", \"what\": \"%s\", \"model_seconds\": %.6f, \"pace\": %.4f, \"measured_seconds\": %.6f, "
       "\"least_off\": %.4f, \"most_off\": %.4f, \"same_calls\": %s}\n",
       what.c_str(), model_seconds, middle.expected / model_seconds, middle.measured, rounds.front().off(),
-      rounds.back().off(), same_calls ? "true" : "false");
+      rounds.back().off(), same ? "true" : "false");
   std::fflush(stdout);
 }
 
@@ -175,15 +184,15 @@ int main(int argc, char** argv) {
     for (std::size_t stream = 0; stream < job.streams.size(); ++stream) {
       streams.push_back(value_of(driver->make_stream(0), "make_stream").handle);
     }
-    bool same_calls = true;
+    bool same = true;
     std::vector<Comparison> rounds;
     for (int round = 0; round < kRounds; ++round) {
       const Replayed real = replay(*driver, nullptr, streams, job);
       rounds.push_back(compare(real, model));
-      same_calls &= real.calls == model.calls;
+      same &= same_calls(real.calls, model.calls);
     }
     const std::string file = std::filesystem::path(argv[i]).filename();
-    print(file.substr(0, file.find('.')), rounds, model, same_calls);
+    print(file.substr(0, file.find('.')), rounds, model, same);
   }
   return 0;
 }
