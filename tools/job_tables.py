@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT / "bench" / "jobs"))
 import judge  # noqa: E402
 
 KEPT = ROOT / "bench" / "results" / "jobs.json"
+STEPS = ROOT / "bench" / "results" / "jobs_steps.json"
 DISTRIBUTED = ROOT / "bench" / "results" / "jobs_distributed.json"
 NONE_KEPT = "No run of these jobs on a GPU is kept yet."
 GIB = 1 << 30
@@ -85,6 +86,22 @@ def jobs_table_of(kept):
     return table(header, rows) + made
 
 
+def steps_table_of(kept):
+    """More runs of native and gmlake alone, by which a hundredth can be seen."""
+    rows = []
+    for job in dict.fromkeys(r["job"] for r in kept["runs"]):
+        native, own = (judge.of(kept["runs"], job, name) for name in ("native", "gmlake"))
+        rows.append([job, f"{len(native)} and {len(own)}", number(steps(native), 4), number(steps(own), 4),
+                     f"**{number(steps(own) / steps(native))}**",
+                     f"**{number(judge.steady_seconds(own) / judge.steady_seconds(native))}**",
+                     f"{100 * judge.spread(native, 'median_step'):.0f} %"])
+    header = ["job", "runs", "native's median step, s", "gmlake's", "over it", "all steps at their medians, over native's",
+              "native's slowest run over its fastest"]
+    machine = kept["machine"]
+    return table(header, rows) + (f"\n\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on one {machine['gpu']}, "
+                                  f"PyTorch {machine['torch']}.")
+
+
 def line_of(kept):
     """Two lines for who has not decided yet."""
     runs = kept["runs"]
@@ -109,6 +126,11 @@ def jobs_table(_):
     return jobs_table_of(kept) if kept else NONE_KEPT
 
 
+def steps_table(_):
+    kept = kept_runs(STEPS)
+    return steps_table_of(kept) if kept else NONE_KEPT
+
+
 def distributed_table(_):
     kept = kept_runs(DISTRIBUTED)
     return jobs_table_of(kept) if kept else NONE_KEPT
@@ -119,5 +141,6 @@ def jobs_line(_):
     return line_of(kept) if kept else NONE_KEPT
 
 
-TABLES = {"jobs": ("docs/pytorch.md", jobs_table), "jobs-distributed": ("docs/pytorch.md", distributed_table),
+TABLES = {"jobs": ("docs/pytorch.md", jobs_table), "jobs-steps": ("docs/pytorch.md", steps_table),
+          "jobs-distributed": ("docs/pytorch.md", distributed_table),
           "jobs-line": ("README.md", jobs_line)}
