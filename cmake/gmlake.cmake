@@ -51,7 +51,7 @@ function(gmlake_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE GMLAKE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   # What is tested is optimized in full; the tests themselves would take twice as long to compile.
-  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1> $<$<CONFIG:RelWithDebInfo>:-O0>)
   set_target_properties(${name} PROPERTIES UNITY_BUILD ${GMLAKE_UNITY_TESTS} UNITY_BUILD_BATCH_SIZE 10)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${arg_LABELS}")
 endfunction()
