@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <bitset>
 #include <cstdio>
 #include <random>
 #include <vector>
@@ -32,17 +33,15 @@ Held held(const Allocator& allocator, const std::vector<void*>& live) {
   return result;
 }
 
-// The least sum of a subset that is at least `bytes`, by trying them all by dynamic programming over granules.
+constexpr std::size_t kDeviceGranules = 65536;
+
+// The least sum of a subset that is at least `bytes`: of all sums that can be reached, a bit each.
 std::uint64_t least_sum(const std::vector<std::uint64_t>& sizes, std::uint64_t bytes, std::uint64_t granule) {
   std::uint64_t total = 0;
   for (const std::uint64_t size : sizes) total += size / granule;
-  std::vector<bool> reached(total + 1, false);
-  reached[0] = true;
-  for (const std::uint64_t size : sizes) {
-    for (std::uint64_t sum = total; sum >= size / granule; --sum) {
-      if (reached[sum - size / granule]) reached[sum] = true;
-    }
-  }
+  std::bitset<kDeviceGranules + 1> reached;
+  reached.set(0);
+  for (const std::uint64_t size : sizes) reached |= reached << (size / granule);
   for (std::uint64_t sum = (bytes + granule - 1) / granule; sum <= total; ++sum) {
     if (reached[sum]) return sum * granule;
   }
@@ -55,7 +54,7 @@ TEST(Trim, GivesBackTheLeastThatReachesItsTarget) {
   std::mt19937_64 random(kSeed);
   driver::ModelOptions device = small_model();
   device.granularity = 4096;
-  device.capacity_bytes = 65536 * 4096ull;
+  device.capacity_bytes = kDeviceGranules * 4096ull;
   std::uint64_t sizes_seen = 0;
   for (int round = 0; round < 10; ++round) {
     Machine machine(device);
