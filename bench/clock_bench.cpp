@@ -132,7 +132,7 @@ Comparison compare(const Replayed& real, const Replayed& model) {
   return result;
 }
 
-// But for events, whose number depends on how far the streams have come.
+// But for events. What a plan may use depends on how far the GPU has come, so even these need not be the same on it.
 bool same_calls(const CallCounts& a, const CallCounts& b) {
   const auto vmm = [](const CallCounts& calls) {
     return std::array{calls.reserve, calls.address_free, calls.create,    calls.release,

@@ -214,7 +214,7 @@ def main():
             runner.failed.append(f"{part}: {error!r}")
         print(f"== {part}: {time.time() - begin:.1f} s", flush=True)
         (options.out / "gpu.json").write_text(json.dumps(
-            {"machine": machine(), "commit": commit, "command": "python3 bench/gpu.py", "seconds": runner.seconds,
+            {"machine": machine(), "commit": commit, "command": " ".join(["python3 bench/gpu.py", "--parts", options.parts]), "seconds": runner.seconds,
              "failed": runner.failed, "figures": runner.figures}, indent=1) + "\n")
     print("failed:", runner.failed)
     sys.exit(1 if runner.failed else 0)

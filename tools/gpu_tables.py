@@ -80,8 +80,9 @@ def model_table(_):
     for row in figures("model"):
         expected = row["model_seconds"] * row["pace"]
         rows.append([row["what"], f"{row['model_seconds']:.3f}", f"{row['pace']:.2f}", f"{expected:.3f}",
-                     f"{row['measured_seconds']:.3f}", f"{100 * (expected / row['measured_seconds'] - 1):+.0f} %"])
-    return table(["job", "model, s", "pace", "model x pace", "measured, s", "difference"], rows) + made_by()
+                     f"{row['measured_seconds']:.3f}", f"{100 * (expected / row['measured_seconds'] - 1):+.1f} %",
+                     f"{100 * row['least_off']:+.1f} to {100 * row['most_off']:+.1f} %"])
+    return table(["job", "model, s", "pace", "model x pace", "measured, s", "difference", "of all rounds"], rows) + made_by()
 
 
 def memory_table(_):

@@ -17,5 +17,9 @@ if [ "${2:-}" = --since ]; then
   changed=$(git diff --name-only "${3:?}" -- src cli include)
   files=$(echo "$files" | grep -Fx "$changed" || true)
 fi
-[ -n "$files" ] || exit 0
+if [ -z "$files" ]; then
+  [ "${2:-}" = --since ] && exit 0
+  echo "tools/tidy.sh: $build knows no source file by itself; give a folder that is no unity build" >&2
+  exit 1
+fi
 echo "$files" | xargs -P "$(nproc)" -n 4 "$tidy" -p "$build" --quiet --warnings-as-errors='*' --extra-arg=-Wno-unknown-warning-option

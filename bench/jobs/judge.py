@@ -28,10 +28,15 @@ def spread(runs, field):
     return max(values) / min(values) - 1 if values else 0.0
 
 
-def steady_seconds(runs):
-    """The steps from the third on, each at its median over the repetitions: steps of one number do the same work."""
+def all_seconds(runs, first=0):
+    """The steps from `first` on, each at its median over the repetitions: steps of one number do the same work."""
     steps = [r["step_seconds"] for r in runs if not failed(r) and r.get("step_seconds")]
-    return sum(statistics.median(same) for same in list(zip(*steps))[2:])
+    return sum(statistics.median(same) for same in list(zip(*steps))[first:])
+
+
+def steady_seconds(runs):
+    """From the third step on: in the first two the allocators grow."""
+    return all_seconds(runs, 2)
 
 
 def loss_away(runs, native):
