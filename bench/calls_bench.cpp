@@ -18,8 +18,8 @@
 
 #include "driver/cuda.hpp"
 #include "driver/model.hpp"
+#include "or_exit.hpp"
 #include "replay/engine.hpp"
-#include "replay/read_trace.hpp"
 #include "support/forwarding_driver.hpp"
 
 namespace {
@@ -27,6 +27,9 @@ namespace {
 using gmlake::Result;
 using gmlake::Status;
 using gmlake::Step;
+using gmlake::bench::done;
+using gmlake::bench::first_device;
+using gmlake::bench::value_of;
 using gmlake::driver::Address;
 using gmlake::driver::CudaDriver;
 using gmlake::driver::Event;
@@ -37,19 +40,6 @@ using gmlake::driver::Stream;
 
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
-
-template <class T>
-T value_of(Result<T> result, const char* what) {
-  if (result) return std::move(*result);
-  std::fprintf(stderr, "calls_bench: %s: %s\n", what, describe(result.error()).c_str());
-  std::exit(1);
-}
-
-void done(const Status& status, const char* what) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "calls_bench: %s: %s\n", what, describe(status.error()).c_str());
-  std::exit(1);
-}
 
 // Keeps every call with its time. One thread.
 class CallLog final : public gmlake::test::ForwardingDriver {
@@ -260,20 +250,13 @@ class Conditions {
   MemoryProperties properties_;
 };
 
-gmlake::replay::Trace trace_of(const char* path) {
-  auto trace = gmlake::replay::read_trace(path);
-  if (trace) return std::move(*trace);
-  std::fprintf(stderr, "calls_bench: %s\n", trace.error().text().c_str());
-  std::exit(1);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   if (arguments.size() == 1 && arguments[0] == "--smoke") {
     ModelDriver model;
-    replay(model, &model.streams(), {}, trace_of(GMLAKE_SOURCE_DIR "/examples/traces/gpt2_full.pickle.gz").devices[0]);
+    replay(model, &model.streams(), {}, first_device(GMLAKE_SOURCE_DIR "/examples/traces/gpt2_full.pickle.gz"));
     Conditions(model, 8).run();
     return 0;
   }
@@ -282,17 +265,13 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: calls_bench replay TRACE | conditions | --smoke\n");
     return 2;
   }
-  const auto driver = CudaDriver::make();
-  if (!driver) {
-    std::fprintf(stderr, "calls_bench: %s\n", describe(driver.error()).c_str());
-    return 1;
-  }
-  (void)value_of((*driver)->memory_info(0), "memory_info");  // its context takes a while, which is no call's time
+  const auto driver = value_of(CudaDriver::make(), "CudaDriver::make");
+  (void)value_of(driver->memory_info(0), "memory_info");  // its context takes a while, which is no call's time
   if (replays) {
     replay(
-        **driver, nullptr, [&] { return (*driver)->make_stream(0); }, trace_of(argv[2]).devices[0]);
+        *driver, nullptr, [&] { return driver->make_stream(0); }, first_device(argv[2]));
   } else {
-    Conditions(**driver, 256).run();
+    Conditions(*driver, 256).run();
   }
   return 0;
 }

@@ -8,24 +8,28 @@
 // the model is the pace of the moment, by which the model's cost of the job's calls since the last time is multiplied.
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "driver/cuda.hpp"
 #include "driver/model.hpp"
 #include "driver/record.hpp"
+#include "or_exit.hpp"
 #include "replay/engine.hpp"
-#include "replay/read_trace.hpp"
 
 namespace {
 
-using gmlake::Result;
-using gmlake::Status;
+using gmlake::bench::done;
+using gmlake::bench::exit_with;
+using gmlake::bench::first_device;
+using gmlake::bench::value_of;
 using gmlake::driver::Address;
 using gmlake::driver::CallCounts;
 using gmlake::driver::CudaDriver;
@@ -37,19 +41,6 @@ using gmlake::driver::StreamSimulator;
 using gmlake::replay::DeviceTrace;
 
 constexpr int kRounds = 5;
-
-template <class T>
-T value_of(Result<T> result, const char* what) {
-  if (result) return std::move(*result);
-  std::fprintf(stderr, "clock_bench: %s: %s\n", what, describe(result.error()).c_str());
-  std::exit(1);
-}
-
-void done(const Status& status, const char* what) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "clock_bench: %s: %s\n", what, describe(status.error()).c_str());
-  std::exit(1);
-}
 
 // The calls of a job that grows, a few of them: seconds by the driver's clock.
 class Probe {
@@ -108,7 +99,9 @@ Replayed replay(Driver& driver, StreamSimulator* simulator, std::vector<std::uin
   options.stream_handles = std::move(streams);
   options.progress = [&](std::uint64_t, std::uint64_t) { look(); };
   look();
-  replayed.calls = value_of(gmlake::replay::replay(trace, *target, record, simulator, options), "replay").driver_calls;
+  const auto report = value_of(gmlake::replay::replay(trace, *target, record, simulator, options), "replay");
+  if (report.ooms != 0) exit_with("replay", "ran out of memory");  // less work than on the other driver
+  replayed.calls = report.driver_calls;
   return replayed;
 }
 
@@ -126,7 +119,7 @@ struct Comparison {
 Comparison compare(const Replayed& real, const Replayed& model) {
   Comparison result{real.job_seconds.back() - real.job_seconds.front(), 0};
   const auto pace = [&](std::size_t i) { return real.probe_seconds[i] / model.probe_seconds[i]; };
-  for (std::size_t i = 1; i < std::min(real.job_seconds.size(), model.job_seconds.size()); ++i) {
+  for (std::size_t i = 1; i < real.job_seconds.size(); ++i) {
     result.expected += (model.job_seconds[i] - model.job_seconds[i - 1]) * (pace(i - 1) + pace(i)) / 2;
   }
   return result;
@@ -153,18 +146,11 @@ void print(const std::string& what, std::vector<Comparison> rounds, const Replay
   std::fflush(stdout);
 }
 
-DeviceTrace job_of(const char* path) {
-  auto trace = gmlake::replay::read_trace(path);
-  if (trace) return std::move(trace->devices[0]);
-  std::fprintf(stderr, "clock_bench: %s\n", trace.error().text().c_str());
-  std::exit(1);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc == 2 && std::string_view(argv[1]) == "--smoke") {
-    const DeviceTrace job = job_of(GMLAKE_SOURCE_DIR "/examples/traces/gpt2_full.pickle.gz");
+    const DeviceTrace job = first_device(GMLAKE_SOURCE_DIR "/examples/traces/gpt2_full.pickle.gz");
     const Replayed once = replay_on_model(job);
     const Replayed again = replay_on_model(job);
     const Comparison same = compare(again, once);
@@ -178,7 +164,7 @@ int main(int argc, char** argv) {
   const auto driver = value_of(CudaDriver::make(), "CudaDriver::make");
   (void)value_of(driver->memory_info(0), "memory_info");  // its context takes a while, which is no call's time
   for (int i = 1; i < argc; ++i) {
-    const DeviceTrace job = job_of(argv[i]);
+    const DeviceTrace job = first_device(argv[i]);
     const Replayed model = replay_on_model(job);
     std::vector<std::uint64_t> streams;
     for (std::size_t stream = 0; stream < job.streams.size(); ++stream) {

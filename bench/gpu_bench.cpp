@@ -21,11 +21,14 @@
 
 #include "driver/cuda.hpp"
 #include "gmlake/allocator.hpp"
+#include "or_exit.hpp"
 #include "support/gpu.hpp"
 
 namespace {
 
 using gmlake::Allocator;
+using gmlake::bench::done;
+using gmlake::bench::value_of;
 using gmlake::driver::Address;
 using gmlake::driver::CudaDriver;
 using gmlake::driver::Handle;
@@ -43,19 +46,6 @@ double now_us() {
 double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
   return values[values.size() / 2];
-}
-
-template <class T>
-T value_of(gmlake::Result<T> result, const char* what) {
-  if (result) return std::move(*result);
-  std::fprintf(stderr, "gpu_bench: %s: %s\n", what, describe(result.error()).c_str());
-  std::exit(1);
-}
-
-void done(const gmlake::Status& status, const char* what) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "gpu_bench: %s: %s\n", what, describe(status.error()).c_str());
-  std::exit(1);
 }
 
 // One line of JSON: a text, and numbers.

@@ -214,6 +214,23 @@ def test_the_table_shows_worst_peaks_median_steps_and_how_runs_ended(tables):
     assert "1 jobs" in line and "allocated 1.003, PyTorch's own 1.500" in line and "median step 1.167" in line
 
 
+def test_the_table_of_steps_shows_the_first_ones_and_both_spreads(tables):
+    def run(allocator, steps):
+        return {**made_up_run("gan", allocator, 1.0, sorted(steps)[1], 2.0), "step_seconds": steps}
+
+    kept = {
+        "command": "made up",
+        "commit": "0123456789abcdef",
+        "machine": {"gpu": "made up", "torch": "2.11.0"},
+        "left_out": 3,
+        "runs": [run("native", [2.0, 1.0, 0.5]), run("native", [2.0, 1.5, 0.5]), run("gmlake", [3.0, 1.5, 0.25])],
+    }
+    text = tables.steps_table_of(kept)
+    row = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
+    assert row == ["gan", "2 and 1", "1.2500", "1.5000", "1.200, above 1.01", "0.500", "1.267", "50 %", "0 %"]
+    assert "3 of the runs asked for did not fit into the time" in text
+
+
 def test_one_wrong_loss_among_many_is_seen(monkeypatch):
     monkeypatch.syspath_prepend(str(JOBS))
     import judge
