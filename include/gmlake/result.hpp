@@ -44,6 +44,7 @@ enum class Step : std::uint8_t {
   event_synchronize,
   event_destroy,
   stream_wait,
+  stream_query,
   clear,
   properties,
   memory_info,

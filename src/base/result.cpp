@@ -72,6 +72,8 @@ const char* to_string(Step step) {
       return "event_destroy";
     case Step::stream_wait:
       return "stream_wait";
+    case Step::stream_query:
+      return "stream_query";
     case Step::clear:
       return "clear";
     case Step::properties:

@@ -349,6 +349,16 @@ Status CudaDriver::clear(Stream stream, Address address, std::uint64_t bytes) {
   return status_of(api_.memset_d8_async(address, 0, bytes, stream_of(stream)), Step::clear, address);
 }
 
+Result<bool> CudaDriver::stream_query(Stream stream) {
+  if (is_of_another_thread(stream.handle)) return Error{ErrorCode::not_supported, Step::stream_query, stream.handle};
+  const Current current(*this, stream.device, Step::stream_query);
+  if (!current.status().ok()) return current.status().error();
+  const CUresult result = api_.stream_query(stream_of(stream));
+  if (result == kSuccess) return true;
+  if (result == kNotReady) return false;
+  return Error{code_of(result), Step::stream_query, stream.handle};
+}
+
 Result<CaptureState> CudaDriver::capture_state(Stream stream) {
   const Current current(*this, stream.device, Step::properties);
   if (!current.status().ok()) return current.status().error();

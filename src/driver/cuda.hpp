@@ -48,6 +48,7 @@ class CudaDriver final : public Driver {
   Status event_synchronize(Event event) override;
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override;
+  Result<bool> stream_query(Stream stream) override;
   Status clear(Stream stream, Address address, std::uint64_t bytes) override;
 
   Result<CaptureState> capture_state(Stream stream) override;

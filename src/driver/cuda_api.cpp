@@ -56,6 +56,7 @@ Result<Api> find_all() {
   find(api.memset_d8_async, "cuMemsetD8Async");
   find(api.stream_create, "cuStreamCreate");
   find(api.stream_destroy, "cuStreamDestroy");
+  find(api.stream_query, "cuStreamQuery");
   find(api.stream_wait_event, "cuStreamWaitEvent");
   find(api.stream_is_capturing, "cuStreamIsCapturing");
   find(api.thread_exchange_capture_mode, "cuThreadExchangeStreamCaptureMode");

@@ -117,6 +117,7 @@ struct Api {
   CUresult (*memset_d8_async)(CUdeviceptr address, unsigned char value, std::size_t bytes, CUstream stream);
   CUresult (*stream_create)(CUstream* stream, unsigned flags);
   CUresult (*stream_destroy)(CUstream stream);
+  CUresult (*stream_query)(CUstream stream);
   CUresult (*stream_wait_event)(CUstream stream, CUevent event, unsigned flags);
   CUresult (*stream_is_capturing)(CUstream stream, int* status);
   CUresult (*thread_exchange_capture_mode)(int* mode);

@@ -136,6 +136,9 @@ class Driver {
   // Later work on `stream` waits, on the device. Errors: not_supported (another thread's per-thread default stream).
   virtual Status stream_wait(Stream stream, Event event) = 0;
   virtual Status event_destroy(Event event) = 0;  // waits that were enqueued with it stay
+  // True when all work enqueued on the stream is complete. Breaks a capture as event_query does; of a captured stream
+  // it is refused, and breaks that one. Errors: not_supported (another thread's per-thread default stream).
+  virtual Result<bool> stream_query(Stream stream) = 0;
 
   // Enqueues on `stream` that the bytes become 0: work like any other, and a part of the graph where the stream is
   // captured. The stream's device has access throughout; `bytes` is not 0.

@@ -151,6 +151,11 @@ Status FaultDriver::stream_wait(Stream stream, Event event) {
   return inner_.stream_wait(stream, event);
 }
 
+Result<bool> FaultDriver::stream_query(Stream stream) {
+  if (const auto error = strike(Step::stream_query, stream.handle)) return *error;
+  return inner_.stream_query(stream);
+}
+
 Status FaultDriver::event_destroy(Event event) {
   if (const auto error = strike(Step::event_destroy, static_cast<std::uint64_t>(event))) return *error;
   return inner_.event_destroy(event);

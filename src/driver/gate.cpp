@@ -88,6 +88,10 @@ Status Gate::stream_wait(Stream stream, Event event) {
   return pass(Step::stream_wait, static_cast<std::uint64_t>(event), [&] { return inner_.stream_wait(stream, event); });
 }
 
+Result<bool> Gate::stream_query(Stream stream) {
+  return pass(Step::stream_query, stream.handle, [&] { return inner_.stream_query(stream); });
+}
+
 Status Gate::event_destroy(Event event) {
   return pass(Step::event_destroy, static_cast<std::uint64_t>(event), [&] { return inner_.event_destroy(event); });
 }

@@ -153,6 +153,10 @@ Status ModelDriver::stream_wait(Stream stream, Event event) {
   return charged(SimulatedDriver::stream_wait(stream, event), costs_.event_other);
 }
 
+Result<bool> ModelDriver::stream_query(Stream stream) {
+  return charged(SimulatedDriver::stream_query(stream), costs_.event_query);
+}
+
 Status ModelDriver::event_destroy(Event event) {
   return charged(SimulatedDriver::event_destroy(event), costs_.event_other);
 }

@@ -49,6 +49,7 @@ class ModelDriver final : public SimulatedDriver {
   Result<bool> event_query(Event event) override;
   Status event_synchronize(Event event) override;
   Status stream_wait(Stream stream, Event event) override;
+  Result<bool> stream_query(Stream stream) override;
   Status event_destroy(Event event) override;
   Status clear(Stream stream, Address address, std::uint64_t bytes) override;
 

@@ -17,6 +17,7 @@ CallCounts operator-(const CallCounts& later, const CallCounts& earlier) {
   between.event_synchronize = later.event_synchronize - earlier.event_synchronize;
   between.event_destroy = later.event_destroy - earlier.event_destroy;
   between.stream_wait = later.stream_wait - earlier.stream_wait;
+  between.stream_query = later.stream_query - earlier.stream_query;
   between.clear = later.clear - earlier.clear;
   return between;
 }
@@ -54,6 +55,7 @@ CallCounts RecordDriver::counts() const {
   counts.event_synchronize = count(Step::event_synchronize);
   counts.event_destroy = count(Step::event_destroy);
   counts.stream_wait = count(Step::stream_wait);
+  counts.stream_query = count(Step::stream_query);
   counts.clear = count(Step::clear);
   return counts;
 }
@@ -121,6 +123,10 @@ Status RecordDriver::event_synchronize(Event event) {
 
 Status RecordDriver::stream_wait(Stream stream, Event event) {
   return timed(Step::stream_wait, [&] { return inner_.stream_wait(stream, event); });
+}
+
+Result<bool> RecordDriver::stream_query(Stream stream) {
+  return timed(Step::stream_query, [&] { return inner_.stream_query(stream); });
 }
 
 Status RecordDriver::event_destroy(Event event) {

@@ -28,11 +28,12 @@ struct CallCounts {
   std::uint64_t event_synchronize = 0;
   std::uint64_t event_destroy = 0;
   std::uint64_t stream_wait = 0;
+  std::uint64_t stream_query = 0;
   std::uint64_t clear = 0;
 
   std::uint64_t total() const {
     return reserve + address_free + create + release + map + unmap + set_access + event_create + event_record +
-           event_query + event_synchronize + event_destroy + stream_wait + clear;
+           event_query + event_synchronize + event_destroy + stream_wait + stream_query + clear;
   }
   friend bool operator==(const CallCounts&, const CallCounts&) = default;
 };
@@ -79,6 +80,7 @@ class RecordDriver final : public Driver {
   Result<bool> event_query(Event event) override;
   Status event_synchronize(Event event) override;
   Status stream_wait(Stream stream, Event event) override;
+  Result<bool> stream_query(Stream stream) override;
   Status event_destroy(Event event) override;
   Status clear(Stream stream, Address address, std::uint64_t bytes) override;
   Result<CaptureState> capture_state(Stream stream) override { return inner_.capture_state(stream); }

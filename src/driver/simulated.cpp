@@ -96,6 +96,11 @@ Status SimulatedDriver::clear(Stream stream, Address address, std::uint64_t byte
   return enqueued ? Status() : refused;
 }
 
+Result<bool> SimulatedDriver::stream_query(Stream stream) {
+  if (Status status = check_device(stream.device, Step::stream_query); !status.ok()) return status.error();
+  return streams_.stream_query(stream);
+}
+
 Result<CaptureState> SimulatedDriver::capture_state(Stream stream) {
   if (Status status = check_device(stream.device, Step::properties); !status.ok()) return status.error();
   return streams_.capture_state(stream);

@@ -46,6 +46,7 @@ class SimulatedDriver : public Driver {
   Status stream_wait(Stream stream, Event event) override;
   Status event_destroy(Event event) override { return streams_.event_destroy(event); }
   Status clear(Stream stream, Address address, std::uint64_t bytes) override GMLAKE_EXCLUDES(mutex_);
+  Result<bool> stream_query(Stream stream) override;
   Result<CaptureState> capture_state(Stream stream) override;
   CaptureMode exchange_capture_mode(CaptureMode mode) override { return StreamSimulator::exchange_capture_mode(mode); }
 

@@ -98,6 +98,21 @@ Status StreamSimulator::stream_wait(Stream stream, Event event) {
   return {};
 }
 
+Result<bool> StreamSimulator::stream_query(Stream stream) {
+  MutexLock lock(mutex_);
+  if (is_of_another_thread(stream.handle)) return Error{ErrorCode::not_supported, Step::stream_query, stream.handle};
+  const StreamState& state = streams_[stream_index(stream)];
+  if (state.destroyed) {
+    add_violation({Violation::Kind::destroyed_stream, stream});
+    return invalid_call(Step::stream_query, stream.handle);
+  }
+  if (state.capture != CaptureState::none || forbidden_by_capture()) {
+    break_captures(stream);
+    return invalid_call(Step::stream_query, stream.handle);
+  }
+  return state.pending.empty();
+}
+
 Status StreamSimulator::event_destroy(Event event) {
   MutexLock lock(mutex_);
   EventState* state = find(event);
@@ -200,6 +215,14 @@ Status StreamSimulator::destroy_stream(Stream stream) {
   return {};
 }
 
+std::uint64_t StreamSimulator::enqueued(Stream stream) const {
+  MutexLock lock(mutex_);
+  const auto found = stream_indices_.find({stream.device, stream_meant_by(stream.handle)});
+  if (found == stream_indices_.end()) return 0;
+  const StreamState& state = streams_[found->second];
+  return state.completed + state.pending.size();
+}
+
 std::uint64_t StreamSimulator::pending(Stream stream) const {
   MutexLock lock(mutex_);
   const auto found = stream_indices_.find({stream.device, stream_meant_by(stream.handle)});
@@ -260,11 +283,15 @@ bool StreamSimulator::forbidden_by_capture() const {
 
 bool StreamSimulator::refused_by_capture(const EventState& event) {
   if (!event.captured && !forbidden_by_capture()) return false;
+  break_captures(streams_.empty() ? Stream{} : streams_[event.point.stream].name);
+  return true;
+}
+
+void StreamSimulator::break_captures(Stream by) {
   for (StreamState& stream : streams_) {
     if (stream.capture != CaptureState::none) stream.capture = CaptureState::invalidated;
   }
-  add_violation({Violation::Kind::captured_event, streams_.empty() ? Stream{} : streams_[event.point.stream].name});
-  return true;
+  add_violation({Violation::Kind::captured_event, by});
 }
 
 // Enqueues, and completes at once where nothing stands before it.

@@ -36,7 +36,7 @@ struct Violation {
   enum class Kind : std::uint8_t {
     unmap_in_use,      // a range was unmapped that pending work touches
     no_access,         // a kernel touched a range that its device may not
-    captured_event,    // an event query, record or wait that breaks a capture, or across the border of one
+    captured_event,    // a query, record or wait that breaks a capture, or across the border of one
     destroyed_stream,  // a stream was used after it was destroyed
   };
   Kind kind = Kind::unmap_in_use;
@@ -64,6 +64,7 @@ class StreamSimulator {
   Status event_synchronize(Event event);
   Status stream_wait(Stream stream, Event event);
   Status event_destroy(Event event);
+  Result<bool> stream_query(Stream stream);
   Result<CaptureState> capture_state(Stream stream);
   // The calling thread's mode is one for all simulators, as it is one for all devices of CUDA.
   static CaptureMode exchange_capture_mode(CaptureMode mode);
@@ -91,9 +92,10 @@ class StreamSimulator {
   // Errors: invalid_value (the default stream, or one destroyed before). Its pending work stays pending.
   Status destroy_stream(Stream stream);
 
-  std::uint64_t pending(Stream stream) const;  // operations not complete
-  std::uint64_t live_events() const;           // created and not destroyed
-  std::uint64_t synchronizations() const;      // calls of event_synchronize that had to wait
+  std::uint64_t enqueued(Stream stream) const;  // operations so far, complete or not
+  std::uint64_t pending(Stream stream) const;   // of them, not complete
+  std::uint64_t live_events() const;            // created and not destroyed
+  std::uint64_t synchronizations() const;       // calls of event_synchronize that had to wait
   std::vector<Violation> violations() const;
   void report(const Violation& violation);  // what a driver found by itself
 
@@ -139,6 +141,7 @@ class StreamSimulator {
   bool passed(Point point) const GMLAKE_REQUIRES(mutex_);
   bool forbidden_by_capture() const GMLAKE_REQUIRES(mutex_);
   bool refused_by_capture(const EventState& event) GMLAKE_REQUIRES(mutex_);
+  void break_captures(Stream by) GMLAKE_REQUIRES(mutex_);
   void add(StreamState& stream, Operation operation) GMLAKE_REQUIRES(mutex_);
   bool complete_next(StreamState& stream) GMLAKE_REQUIRES(mutex_);
   void complete_until(Point point) GMLAKE_REQUIRES(mutex_);

@@ -107,6 +107,23 @@ TEST_P(DriverConformance, StreamsOfDifferentDevicesAreDifferent) {
   backend_->unblock(first);
 }
 
+TEST_P(DriverConformance, AStreamIsIdleOnceItsWorkIsComplete) {
+  const Stream stream = backend_->make_stream(0), other = backend_->make_stream(0);
+  EXPECT_TRUE(driver().stream_query(stream).value());
+  if (!backend_->block(stream)) GTEST_SKIP() << "cannot hold a stream";
+  const Event event = driver().event_create(0).value();
+  ASSERT_THAT(driver().event_record(event, stream), Succeeds());
+  EXPECT_FALSE(driver().stream_query(stream).value());
+  EXPECT_TRUE(driver().stream_query(other).value());
+  ASSERT_THAT(driver().stream_wait(other, event), Succeeds());
+  EXPECT_FALSE(driver().stream_query(other).value());  // a wait is work too
+  backend_->unblock(stream);
+  ASSERT_THAT(driver().event_record(event, other), Succeeds());
+  EXPECT_THAT(driver().event_synchronize(event), Succeeds());
+  EXPECT_TRUE(driver().stream_query(stream).value());
+  EXPECT_TRUE(driver().stream_query(other).value());
+}
+
 TEST_P(DriverConformance, RefusesEventsThatAreNone) {
   if (!backend_->refuses_misuse()) GTEST_SKIP() << "undefined";
   const Event event = driver().event_create(0).value();
@@ -177,6 +194,7 @@ TEST_P(DriverConformance, AnEventOnAnotherThreadsStreamPassesAfterItsWork) {
   const Event event = driver().event_create(0).value();
   EXPECT_EQ(driver().capture_state(others).value(), CaptureState::none);
   EXPECT_THAT(driver().stream_wait(others, event), FailsWith(ErrorCode::not_supported, Step::stream_wait));
+  EXPECT_THAT(driver().stream_query(others), FailsWith(ErrorCode::not_supported, Step::stream_query));
   bool blocked = false;
   std::uint64_t number = 0;
   std::thread([&] {

@@ -42,6 +42,7 @@ TEST_P(DriverConformance, RefusesDevicesThatDoNotExist) {
     expect_refused(code, Step::event_create, [&] { return driver().event_create(device); });
     expect_refused(code, Step::event_record, [&] { return driver().event_record(event, stream); });
     expect_refused(code, Step::stream_wait, [&] { return driver().stream_wait(stream, event); });
+    expect_refused(code, Step::stream_query, [&] { return driver().stream_query(stream); });
     expect_refused(code, Step::properties, [&] { return driver().capture_state(stream); });
   }
 }

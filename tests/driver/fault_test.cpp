@@ -111,18 +111,20 @@ TEST_F(FaultTest, EveryCallCanFail) {
     note(driver_.event_query(Event::none));
     note(driver_.event_synchronize(Event::none));
     note(driver_.stream_wait({0, 0}, Event::none));
+    note(driver_.stream_query({0, 0}));
     note(driver_.event_destroy(Event::none));
     note(driver_.clear({0, 0}, 0, kGranule));
     note(driver_.capture_state({0, 0}));
     return failed;
   };
   driver_.arm({.nth = 1, .sticky = true, .code = ErrorCode::device_lost});
-  EXPECT_EQ(calls(), (std::vector<Step>{Step::properties, Step::properties, Step::memory_info, Step::properties,
-                                        Step::reserve, Step::address_free, Step::create, Step::release, Step::map,
-                                        Step::unmap, Step::set_access, Step::event_create, Step::event_record,
-                                        Step::event_query, Step::event_synchronize, Step::stream_wait,
-                                        Step::event_destroy, Step::clear, Step::properties}));
-  EXPECT_EQ(driver_.calls(), 19u);
+  EXPECT_EQ(calls(),
+            (std::vector<Step>{
+                Step::properties,   Step::properties,   Step::memory_info,   Step::properties,  Step::reserve,
+                Step::address_free, Step::create,       Step::release,       Step::map,         Step::unmap,
+                Step::set_access,   Step::event_create, Step::event_record,  Step::event_query, Step::event_synchronize,
+                Step::stream_wait,  Step::stream_query, Step::event_destroy, Step::clear,       Step::properties}));
+  EXPECT_EQ(driver_.calls(), 20u);
   EXPECT_EQ(driver_.calls(Step::properties), 4u);
 }
 

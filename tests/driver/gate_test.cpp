@@ -35,6 +35,9 @@ std::vector<std::function<std::optional<Error>(Driver&)>> all_calls() {
         return error(d.event_record(Event{1}, {0, 1}));
       },
       [=](Driver& d) { return error(d.event_query(Event{1})); },
+      [=](Driver& d) {
+        return error(d.stream_query({0, 1}));
+      },
       [=](Driver& d) { return error(d.event_synchronize(Event{1})); },
       [=](Driver& d) {
         return error(d.stream_wait({0, 1}, Event{1}));

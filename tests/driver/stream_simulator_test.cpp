@@ -278,6 +278,36 @@ TEST_F(StreamSimulatorTest, ACaptureCarriesNoOrderOutOrIn) {
   EXPECT_TRUE(passed(inside));
 }
 
+TEST_F(StreamSimulatorTest, TellsWhetherAStreamIsIdleAndHowMuchItWasGiven) {
+  EXPECT_EQ(streams_.enqueued(kFirst), 0u);
+  EXPECT_TRUE(streams_.stream_query(kFirst).value());
+  streams_.hold(kFirst);
+  work(kFirst, 'a');
+  work(kFirst, 'b');
+  EXPECT_FALSE(streams_.stream_query(kFirst).value());
+  EXPECT_TRUE(streams_.stream_query(kSecond).value());
+  EXPECT_EQ(streams_.advance(kFirst, 1), 1u);
+  EXPECT_EQ(streams_.enqueued(kFirst), 2u);
+  EXPECT_FALSE(streams_.stream_query(kFirst).value());
+  streams_.resume(kFirst);
+  EXPECT_TRUE(streams_.stream_query(kFirst).value());
+  EXPECT_EQ(streams_.enqueued(kFirst), 2u);
+}
+
+TEST_F(StreamSimulatorTest, AStreamQueryBreaksACaptureUnlessItMayNot) {
+  streams_.set_capture(kSecond, CaptureState::active);
+  const CaptureMode was = StreamSimulator::exchange_capture_mode(CaptureMode::relaxed);
+  EXPECT_TRUE(streams_.stream_query(kFirst).value());
+  EXPECT_EQ(streams_.capture_state(kSecond).value(), CaptureState::active);
+  EXPECT_FALSE(streams_.stream_query(kSecond).ok());  // the captured one, in any mode
+  EXPECT_EQ(streams_.capture_state(kSecond).value(), CaptureState::invalidated);
+  StreamSimulator::exchange_capture_mode(was);
+  streams_.set_capture(kSecond, CaptureState::active);
+  EXPECT_FALSE(streams_.stream_query(kFirst).ok());
+  EXPECT_EQ(streams_.capture_state(kSecond).value(), CaptureState::invalidated);
+  EXPECT_EQ(streams_.violations().size(), 2u);
+}
+
 TEST_F(StreamSimulatorTest, RefusesDestroyedStreams) {
   streams_.hold(kFirst);
   work(kFirst, 'a');
@@ -289,7 +319,8 @@ TEST_F(StreamSimulatorTest, RefusesDestroyedStreams) {
   EXPECT_FALSE(streams_.stream_wait(kFirst, last).ok());
   EXPECT_FALSE(streams_.enqueue(kFirst, {}).ok());
   EXPECT_FALSE(streams_.capture_state(kFirst).ok());
-  EXPECT_EQ(streams_.violations().size(), 4u);
+  EXPECT_FALSE(streams_.stream_query(kFirst).ok());
+  EXPECT_EQ(streams_.violations().size(), 5u);
   EXPECT_EQ(streams_.violations()[0], (Violation{Violation::Kind::destroyed_stream, kFirst, 0, 0}));
   EXPECT_FALSE(passed(last));  // what was enqueued before completes all the same
   EXPECT_EQ(streams_.advance_all(kFirst), 2u);

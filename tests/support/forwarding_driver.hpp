@@ -46,6 +46,7 @@ class ForwardingDriver : public driver::Driver {
   Result<bool> event_query(Event event) override { return inner_.event_query(event); }
   Status event_synchronize(Event event) override { return inner_.event_synchronize(event); }
   Status stream_wait(Stream stream, Event event) override { return inner_.stream_wait(stream, event); }
+  Result<bool> stream_query(Stream stream) override { return inner_.stream_query(stream); }
   Status event_destroy(Event event) override { return inner_.event_destroy(event); }
   Status clear(Stream stream, Address address, std::uint64_t bytes) override {
     return inner_.clear(stream, address, bytes);

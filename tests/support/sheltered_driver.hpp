@@ -84,6 +84,10 @@ class ShelteredDriver : public driver::Driver {
     const NoFailingNew shelter;
     return inner_.stream_wait(stream, event);
   }
+  Result<bool> stream_query(driver::Stream stream) override {
+    const NoFailingNew shelter;
+    return inner_.stream_query(stream);
+  }
   Status event_destroy(driver::Event event) override {
     const NoFailingNew shelter;
     return inner_.event_destroy(event);
