@@ -11,7 +11,11 @@ Json to_json(const driver::CallCounts& calls) {
               {"release", calls.release},
               {"map", calls.map},
               {"unmap", calls.unmap},
-              {"set_access", calls.set_access}};
+              {"set_access", calls.set_access},
+              {"event_record", calls.event_record},
+              {"event_query", calls.event_query},
+              {"event_synchronize", calls.event_synchronize},
+              {"stream_wait", calls.stream_wait}};
 }
 
 void write_results(const std::string& path, const std::string& command, Json results) {

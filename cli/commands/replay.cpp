@@ -17,6 +17,7 @@ struct Arguments : ReplayArguments {
   std::string allocator = "gmlake";
   bool verify = false;
   std::uint64_t stride_bytes = 0;
+  std::uint64_t lag_events = 0;
 };
 
 // What went wrong, or nothing.
@@ -47,6 +48,7 @@ ExitCode replay_one(const Arguments& arguments) {
   replay::ReplayOptions options;
   options.verify = arguments.verify;
   options.verify_stride_bytes = arguments.stride_bytes;
+  options.lag_events = arguments.lag_events;
 
   const bool tables = arguments.json.empty() || !is_stdout(arguments.json);
   Json results = Json::array();
@@ -88,6 +90,10 @@ void add_replay(CLI::App& app, ExitCode& exit) {
   command->add_flag("--verify", arguments->verify,
                     "Stamp every block when it is allocated, check the stamps when it is freed; not with model");
   add_size(*command, "--verify-stride", arguments->stride_bytes, "Distance of the stamps. Default: one a granule");
+  command
+      ->add_option("--lag", arguments->lag_events,
+                   "How many events of the trace the streams are behind the host. Default: 0, they keep up")
+      ->type_name("N");
   add_json(*command, arguments->json);
   command->footer(
       "Exits 1 when a stamp has changed, or a request runs out of memory with no --capacity set.\n\n"

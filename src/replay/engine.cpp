@@ -10,6 +10,7 @@
 #include "driver/per_thread_stream.hpp"
 #include "gmlake/bytes.hpp"
 #include "replay/held_streams.hpp"
+#include "replay/lagging_streams.hpp"
 #include "replay/stamps.hpp"
 
 namespace gmlake::replay {
@@ -63,6 +64,8 @@ class Replayer {
         blocks_(trace.block_count),
         held_(simulator, trace.streams.size(), [this](std::uint32_t id) { use_completed(id); }) {
     if (options.verify) stamps_.emplace(stride);
+    if (options.lag_events == 0 || simulator == nullptr) return;
+    lag_.emplace(*simulator, streams_, trace.held_streams, options.lag_events);
   }
 
   Result<ReplayReport> run();
@@ -99,6 +102,7 @@ class Replayer {
   std::map<std::uint32_t, Use> uses_;
   std::optional<Stamps> stamps_;
   HeldStreams held_;
+  std::optional<LaggingStreams> lag_;
   ReplayReport report_;
   std::uint64_t allocated_ = 0;
   std::uint64_t requested_ = 0;
@@ -199,6 +203,8 @@ Status Replayer::run_events(std::uint64_t begin, std::uint64_t end) {
     if (seconds != seconds_seen_) note_peak();  // the driver was called: more may be held
     target_.background_step();
     seconds_seen_ = record_.seconds();
+    if (!lag_) continue;
+    if (Status lagging = lag_->after_event(event.stream); !lagging) return lagging;
     report_.background_driver_seconds += seconds_seen_ - seconds;
   }
   return {};

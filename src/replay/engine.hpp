@@ -27,6 +27,7 @@ struct ReplayOptions {
   bool verify = false;                    // stamp every block and check the stamps when it is freed, and at the end
   std::uint64_t verify_stride_bytes = 0;  // distance of the stamps inside a block; 0: one a granule
   bool stop_at_first_oom = false;         // for the search of the smallest capacity
+  std::uint64_t lag_events = 0;           // so many events of the trace all streams fall behind the host; 0: none
   Progress progress;                      // called about a hundred times a replay; empty: never
   int device = 0;                         // the device that the target serves, whatever the trace was recorded on
   // The handle to use for each stream of the trace: real streams, where the driver has them. Empty: the recorded ones,

@@ -36,6 +36,17 @@ class Replay(ToolTest):
     def test_refuses_a_stride_without_verify(self):
         self.refuse("replay", self.write_small(), "--verify-stride", "4KiB", why="--verify-stride")
 
+    def test_streams_that_lag_cost_memory_or_waits(self):
+        """The trace has two streams: what one has freed serves the other only once the device has come there."""
+        trace = TRACES.parent.parent / "bench" / "traces" / "fsdp.gmtrace"
+        prompt, = self.results("replay", trace)
+        late, = self.results("replay", trace, "--lag", "1000")
+        self.assertEqual(prompt["driver_calls"]["stream_wait"], 0)
+        self.assertGreater(late["driver_calls"]["stream_wait"], 0)
+        grown, = self.results("replay", trace, "--lag", "1000", "--set", "stream_wait=false")
+        self.assertEqual(grown["driver_calls"]["stream_wait"], 0)
+        self.assertGreater(grown["peak_reserved_bytes"], late["peak_reserved_bytes"])
+
     def test_running_out_on_the_whole_device_fails_for_any_allocator(self):
         path = self.write_two_halves(100 * GIB)
         for allocator in ALLOCATORS:

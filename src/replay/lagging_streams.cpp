@@ -1,0 +1,42 @@
+#include "replay/lagging_streams.hpp"
+
+namespace gmlake::replay {
+
+LaggingStreams::LaggingStreams(driver::StreamSimulator& simulator, const std::vector<driver::Stream>& streams,
+                               const std::vector<bool>& held, std::uint64_t lag)
+    : simulator_(simulator), lag_(lag) {
+  for (std::size_t i = 0; i < streams.size(); ++i) {
+    if (!held[i]) simulator_.hold(streams[i]);
+    states_.push_back({streams[i], held[i], simulator_.enqueued(streams[i])});
+  }
+}
+
+LaggingStreams::~LaggingStreams() {
+  for (const State& state : states_) {
+    if (!state.held) simulator_.resume(state.stream);
+  }
+}
+
+Status LaggingStreams::after_event(std::size_t stream) {
+  ++event_;
+  if (!states_[stream].held) {
+    if (Status work = simulator_.enqueue(states_[stream].stream, {}); !work) return work;
+  }
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    State& state = states_[i];
+    if (state.held) continue;
+    const std::uint64_t enqueued = simulator_.enqueued(state.stream);
+    if (enqueued == state.enqueued) continue;
+    state.enqueued = enqueued;
+    due_.push_back({event_ + lag_, i, enqueued});
+  }
+  for (; !due_.empty() && due_.front().event <= event_; due_.pop_front()) {
+    const Due& due = due_.front();
+    const driver::Stream due_stream = states_[due.stream].stream;
+    const std::uint64_t completed = simulator_.enqueued(due_stream) - simulator_.pending(due_stream);
+    if (completed < due.enqueued) simulator_.advance(due_stream, due.enqueued - completed);
+  }
+  return {};
+}
+
+}  // namespace gmlake::replay
