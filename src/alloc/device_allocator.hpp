@@ -250,6 +250,7 @@ class DeviceAllocator {
   Found try_own_stream(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_passed_streams(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_stream_wait(const Request& request) GMLAKE_REQUIRES(grow_);
+  bool may_wait(const Request& request) const;
   Found try_release_cached(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_wait(const Request& request) GMLAKE_REQUIRES(grow_);
   void take_in(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
@@ -260,16 +261,23 @@ class DeviceAllocator {
   enum class Reach : std::uint8_t { own_stream, passed_streams, all_streams };
   // How a plan looks at what is free: a little at a time, between which hits go on, or while they all wait.
   enum class Look : std::uint8_t { in_steps, at_once };
+  // How much memory a plan may create: what is past the slack may first be looked for elsewhere.
+  enum class Growth : std::uint8_t { any, within_slack };
+  struct Manner {
+    Reach reach = Reach::own_stream;
+    Growth growth = Growth::any;
+    Look look = Look::in_steps;
+  };
   enum class Obstacle : std::uint8_t { none, memory, addresses, mappings, garbage, outdated };
   struct Attempt {
     std::optional<stitch::Plan> plan;
     Obstacle obstacle = Obstacle::none;
   };
   using Cleared = std::bitset<6>;  // obstacles, by number
-  Found stitch(const Request& request, Reach reach, Look look = Look::in_steps) GMLAKE_REQUIRES(grow_);
-  Attempt plan_and_claim(const Request& request, Reach reach, Look look, const Cleared& cleared) GMLAKE_REQUIRES(grow_)
+  Found stitch(const Request& request, const Manner& manner) GMLAKE_REQUIRES(grow_);
+  Attempt plan_and_claim(const Request& request, const Manner& manner, const Cleared& cleared) GMLAKE_REQUIRES(grow_)
       GMLAKE_EXCLUDES(state_);
-  Attempt try_plan(const stitch::PlanRequest& wanted, bool others_first, bool may_collect, stitch::StateSteps& steps)
+  Attempt try_plan(const stitch::PlanRequest& wanted, Growth growth, bool may_collect, stitch::StateSteps& steps)
       GMLAKE_REQUIRES(grow_);
   void count_claim(const Attempt& attempt, bool may_collect) GMLAKE_REQUIRES(grow_, state_);
   bool clear_away(const Request& request, const Attempt& attempt, Cleared& cleared) GMLAKE_REQUIRES(grow_);

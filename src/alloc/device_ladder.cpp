@@ -109,24 +109,30 @@ Error DeviceAllocator::final_error(const Request& request) {
 }
 
 DeviceAllocator::Found DeviceAllocator::try_own_stream(const Request& request) {
-  return stitch(request, Reach::own_stream);
+  return stitch(request, {.reach = Reach::own_stream, .growth = Growth::within_slack});
 }
 
 DeviceAllocator::Found DeviceAllocator::try_passed_streams(const Request& request) {
+  // Past the slack, memory that others have freed but may still use comes before new memory where the wait for it takes
+  // no time: a stream that has work before it would not have come to this sooner. Asked before an event makes it busy.
+  const bool waits = may_wait(request) && fences_.behind(request.stream.index);
+  const Growth growth = waits ? Growth::within_slack : Growth::any;
   mark_all_streams();
   take_in(request);
   if (const Found found = fit(request)) return found;
-  if (const Found found = stitch(request, Reach::passed_streams)) return found;
+  if (const Found found = stitch(request, {.reach = Reach::passed_streams, .growth = growth})) return found;
   return borrow(request, Reach::passed_streams);
 }
 
+// A graph takes no order from outside, and may be launched on streams that no wait is placed on.
+bool DeviceAllocator::may_wait(const Request& request) const { return options_.stream_wait && !request.pool.pinned(); }
+
 DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) {
-  // A graph takes no order from outside, and may be launched on streams that no wait is placed on.
-  if (!options_.stream_wait || request.pool.pinned() || fences_.captured(request.stream.index)) return std::nullopt;
+  if (!may_wait(request) || fences_.captured(request.stream.index)) return std::nullopt;
   if (recall_borrowed()) {
     if (const Found found = fit(request)) return found;
   }
-  if (const Found found = stitch(request, Reach::all_streams)) return found;
+  if (const Found found = stitch(request, {.reach = Reach::all_streams})) return found;
   return borrow(request, Reach::all_streams);
 }
 
@@ -135,7 +141,7 @@ DeviceAllocator::Found DeviceAllocator::try_release_cached(const Request& reques
   count(&DeviceStats::num_alloc_retries);
   tally_.released_bytes = release_cached(round_up(request.bytes, granule()) >> granule_shift_);
   driver_headroom_.reset();
-  return stitch(request, Reach::passed_streams);
+  return stitch(request, {.reach = Reach::passed_streams});
 }
 
 DeviceAllocator::Found DeviceAllocator::try_wait(const Request& request) {
@@ -145,7 +151,7 @@ DeviceAllocator::Found DeviceAllocator::try_wait(const Request& request) {
   if (const Found found = borrow(request, Reach::passed_streams)) return found;
   if (const Found found = try_release_cached(request)) return found;
   // Looked at in steps, free memory that other threads keep moving about may escape a plan. This one sees all of it.
-  return stitch(request, Reach::passed_streams, Look::at_once);
+  return stitch(request, {.reach = Reach::passed_streams, .look = Look::at_once});
 }
 
 // What streams have come to since the request began: deferred blocks, released pools and forgotten streams.

@@ -55,7 +55,7 @@ std::uint64_t DeviceAllocator::headroom_granules() const {
 }
 
 std::uint64_t DeviceAllocator::slack_granules(const Request& request) const {
-  const std::uint64_t live = std::max(usage_.peak_active_bytes(), usage_.active_bytes() + request.bytes);
+  const std::uint64_t live = std::max(usage_.peak_live_bytes(), usage_.live_bytes() + request.bytes);
   const auto target = static_cast<std::uint64_t>(static_cast<double>(live) * (1.0 + options_.slack));
   const std::uint64_t held = phy_pool_.held_bytes();
   return target <= held ? 0 : (target - held) >> granule_shift_;
@@ -77,13 +77,13 @@ std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) {
                           .small = request.pool.size_class() == SizeClass::small});
 }
 
-DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach reach, Look look) {
+DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, const Manner& manner) {
   bound_stale_mappings();  // before the plan, which may count on those that are left
   bool refused = false;    // by the driver: tried once more then, with what it says is left
   Cleared cleared;
   Obstacle obstacle = Obstacle::none;
   for (;;) {
-    const Attempt attempt = plan_and_claim(request, reach, look, cleared);
+    const Attempt attempt = plan_and_claim(request, manner, cleared);
     obstacle = attempt.obstacle;
     if (obstacle == Obstacle::none) {
       if (const Found found = carry_out(request, *attempt.plan)) return found;
@@ -102,30 +102,30 @@ DeviceAllocator::Found DeviceAllocator::stitch(const Request& request, Reach rea
 }
 
 // The plan for a request, claimed; or what stands in its way, with nothing claimed.
-DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request, Reach reach, Look look,
+DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request, const Manner& manner,
                                                          const Cleared& cleared) {
   std::vector<Pool*> pools;
   PlanRequest wanted;
-  bool others_first = false;
+  Growth growth = manner.growth;
   const bool may_collect = !cleared.test(static_cast<std::size_t>(Obstacle::garbage));
   {
     const MutexLock lock(state_);
     const bool first_granule = request.pool.size_class() == SizeClass::small && request.pool.holds_nothing() &&
                                allocating_.size() <= kStreamsWithAGranule;
-    others_first = reach == Reach::own_stream && allocating_.size() > 1 && !first_granule;
-    pools = donor_pools(request, reach);
+    if (allocating_.size() == 1 || first_granule) growth = Growth::any;
+    pools = donor_pools(request, manner.reach);
     wanted = {.pool = &request.pool,
               .bytes = request.bytes,
               .donors = pools,
-              .stream_wait = reach == Reach::all_streams,
+              .stream_wait = manner.reach == Reach::all_streams,
               .block_granules = phy_block_granules(request),
               .slack_granules = slack_granules(request),
               .headroom_granules = headroom_granules()};
   }
   // Other threads go on taking what a plan counts on. Where several were made in vain, one is made while they wait.
-  for (int tries = 0; look == Look::in_steps && tries < kPlansInSteps; ++tries) {
+  for (int tries = 0; manner.look == Look::in_steps && tries < kPlansInSteps; ++tries) {
     stitch::StateSteps steps{.state = &state_};
-    Attempt attempt = try_plan(wanted, others_first, may_collect, steps);
+    Attempt attempt = try_plan(wanted, growth, may_collect, steps);
     if (attempt.obstacle == Obstacle::outdated) continue;
     const MutexLock lock(state_);
     count_claim(attempt, may_collect);
@@ -133,7 +133,7 @@ DeviceAllocator::Attempt DeviceAllocator::plan_and_claim(const Request& request,
   }
   const MutexLock lock(state_);
   stitch::StateSteps held;
-  Attempt attempt = try_plan(wanted, others_first, may_collect, held);
+  Attempt attempt = try_plan(wanted, growth, may_collect, held);
   count_claim(attempt, may_collect);
   return attempt;
 }
@@ -144,14 +144,14 @@ void DeviceAllocator::count_claim(const Attempt& attempt, bool may_collect) {
   if (attempt.obstacle == Obstacle::none) usage_.recount_cached(cached_totals());
 }
 
-DeviceAllocator::Attempt DeviceAllocator::try_plan(const PlanRequest& wanted, bool others_first, bool may_collect,
+DeviceAllocator::Attempt DeviceAllocator::try_plan(const PlanRequest& wanted, Growth growth, bool may_collect,
                                                    stitch::StateSteps& steps) {
   Attempt attempt{planner_.make(wanted, steps)};
   const std::optional<Plan>& plan = attempt.plan;
   if (!plan) {
     attempt.obstacle = planner_.failure() == PlanFailure::no_window ? Obstacle::addresses : Obstacle::memory;
-  } else if (others_first && plan->created_granules > wanted.slack_granules) {
-    attempt.obstacle = Obstacle::memory;  // past the slack, what lies free on other streams comes before new memory
+  } else if (growth == Growth::within_slack && plan->created_granules > wanted.slack_granules) {
+    attempt.obstacle = Obstacle::memory;
   } else if (mappings_.mapping_count() + plan->fills.size() > options_.max_mappings) {
     attempt.obstacle = Obstacle::mappings;
   } else if (may_collect && past_threshold(*plan)) {

@@ -151,7 +151,7 @@ class Usage {
 
   std::uint64_t live_bytes() const { return now(kBoth, kLiveBytes); }
   std::uint64_t active_bytes() const { return live_bytes() + pending_[kBoth][1]; }
-  std::uint64_t peak_active_bytes() const { return std::max(peak_active_[kBoth][1], active_bytes()); }
+  std::uint64_t peak_live_bytes() const { return std::max(peaks_[kBoth][kLiveBytes], live_bytes()); }
   std::uint64_t freed_bytes() const;
 
   // Fills in the three PoolStats, reserved_bytes of `all` excepted: PhyPool has that.

@@ -64,6 +64,13 @@ driver::Stream Fences::stream(StreamIndex index) const {
 
 bool Fences::captured(StreamIndex index) { return !check_capture(stream(index), Step::none).ok(); }
 
+bool Fences::behind(StreamIndex index) {
+  if (captured(index)) return false;
+  const driver::RelaxedCapture relaxed(driver_);
+  const Result<bool> idle = driver_.stream_query(stream(index));
+  return idle && !*idle;
+}
+
 bool Fences::capture_under_way() {
   std::vector<driver::Stream> open;
   {

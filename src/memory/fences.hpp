@@ -48,6 +48,9 @@ class Fences {
   // whether any stream that has a clock is. One driver call a stream.
   bool captured(StreamIndex stream);
   bool capture_under_way();
+  // Whether the driver says now that the stream has not come to the end of its work. False where it may not be asked: a
+  // stream that is captured, or another thread's. Two driver calls.
+  bool behind(StreamIndex stream);
 
   // Records an event that stands for `tick` and everything before it, unless one does already. At most four driver
   // calls. On an error nothing stands for the tick, and it never passes by itself; `captured` excepted: the next poll()

@@ -12,7 +12,8 @@ namespace {
 
 class ForgottenStreams : public testing::Test {
  protected:
-  explicit ForgottenStreams(std::uint64_t granules = 256) : machine_(small_model(granules)) {}
+  explicit ForgottenStreams(std::uint64_t granules = 256, const Options& options = {})
+      : machine_(small_model(granules), options) {}
   void TearDown() override { EXPECT_EQ(machine_.streams().synchronizations(), 0u); }
 
   // As its owner does it. The simulated driver refuses whatever is asked of the stream afterwards, and lists it.
@@ -123,7 +124,12 @@ TEST_F(ForgottenStreams, CountAsUsesOfBlocksThatTheyWereRecordedOn) {
   EXPECT_EQ(machine_.allocate(10 * kGranule, 2), pointer);
 }
 
-TEST_F(ForgottenStreams, HandTheirHandleToANewStreamThatKnowsNothingOfThem) {
+class ForgottenStreamsWithoutWaits : public ForgottenStreams {
+ protected:
+  ForgottenStreamsWithoutWaits() : ForgottenStreams(256, {.stream_wait = false}) {}
+};
+
+TEST_F(ForgottenStreamsWithoutWaits, HandTheirHandleToANewStreamThatKnowsNothingOfThem) {
   machine_.streams().hold({0, 1});
   void* pointer = machine_.allocate(10 * kGranule, 1);
   use(pointer, 10 * kGranule, 1);

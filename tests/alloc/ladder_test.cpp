@@ -12,7 +12,7 @@ constexpr std::uint64_t kLimit = 40;  // granules
 
 class Ladder : public testing::Test {
  protected:
-  explicit Ladder(Options options = {}) : machine_(small_model(kLimit), options) {}
+  explicit Ladder(Options options = {}, std::uint64_t granules = kLimit) : machine_(small_model(granules), options) {}
 
   struct Rungs {
     std::uint64_t own = 0, passed = 0, stream_wait = 0, release = 0, wait = 0, ooms = 0;
@@ -45,6 +45,130 @@ class LadderWithoutStreamWaits : public Ladder {
   }
   LadderWithoutStreamWaits() : Ladder(options()) {}
 };
+
+// Memory to spare: what other streams still use is wanted for the sake of what is held alone.
+class RoomyLadder : public Ladder {
+ protected:
+  explicit RoomyLadder(Options options = {}) : Ladder(options, 512) {
+    for (const std::uint64_t stream : {1, 2}) machine_.streams().hold({0, stream});
+  }
+  void TearDown() override { machine_.streams().advance_all(); }
+
+  // 30 granules that stream 1 has freed and still uses; and then 10 that stream 2 has, with work on them or without.
+  void leave_memory_in_use(bool work) {
+    void* freed = machine_.allocate(30 * kGranule, 1);
+    use(freed, 30 * kGranule, 1);
+    machine_.deallocate(freed, 1);
+    void* own = machine_.allocate(10 * kGranule, 2);
+    if (work) use(own, 10 * kGranule, 2);
+    EXPECT_EQ(held(), 40u);  // the second stream was idle until now
+    EXPECT_EQ(machine_.calls().stream_wait, 0u);
+  }
+  std::uint64_t held() const { return machine_.stats().all.reserved_bytes.current / kGranule; }
+};
+
+class RoomyLadderWithSlack : public RoomyLadder {
+ protected:
+  static Options options() {
+    Options options;
+    options.slack = 1;
+    return options;
+  }
+  RoomyLadderWithSlack() : RoomyLadder(options()) {}
+};
+
+class RoomyLadderWithoutStreamWaits : public RoomyLadder {
+ protected:
+  static Options options() {
+    Options options;
+    options.stream_wait = false;
+    return options;
+  }
+  RoomyLadderWithoutStreamWaits() : RoomyLadder(options()) {}
+};
+
+TEST_F(RoomyLadder, LetsAStreamWithWorkBeforeItWaitRatherThanGrow) {
+  leave_memory_in_use(true);
+  void* block = machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 40u);
+  EXPECT_EQ(rungs().stream_wait, 1u);
+  EXPECT_EQ(machine_.calls().stream_wait, 1u);
+  use(block, 20 * kGranule, 2);
+  machine_.streams().advance_all({0, 2});
+  EXPECT_GT(machine_.streams().pending({0, 2}), 0u);  // behind stream 1
+  EXPECT_EQ(machine_.streams().synchronizations(), 0u);
+}
+
+TEST_F(RoomyLadder, GrowsForAnIdleStream) {
+  machine_.streams().resume({0, 2});
+  leave_memory_in_use(false);
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(machine_.calls().stream_wait, 0u);
+}
+
+TEST_F(RoomyLadder, GrowsForWhatTheWaitDoesNotBring) {
+  leave_memory_in_use(true);
+  machine_.allocate(35 * kGranule, 2);
+  EXPECT_EQ(held(), 45u);
+  EXPECT_EQ(rungs().stream_wait, 1u);
+}
+
+TEST_F(RoomyLadder, GrowsWhereAStreamIsCaptured) {
+  leave_memory_in_use(true);
+  machine_.streams().set_capture({0, 2}, driver::CaptureState::active);
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(machine_.streams().capture_state({0, 2}).value(), driver::CaptureState::active);
+  machine_.streams().set_capture({0, 2}, driver::CaptureState::none);
+  machine_.streams().set_capture({0, 3}, driver::CaptureState::active);
+  machine_.allocate(30 * kGranule, 2);  // another's capture is no hindrance, and comes to no harm
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(machine_.streams().capture_state({0, 3}).value(), driver::CaptureState::active);
+  machine_.streams().set_capture({0, 3}, driver::CaptureState::none);
+}
+
+TEST_F(RoomyLadder, GrowsWhereTheDriverCannotSayWhetherAStreamIsIdle) {
+  leave_memory_in_use(true);
+  machine_.fault().arm({.kind = Step::stream_query, .sticky = true, .code = ErrorCode::unknown});
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(rungs().ooms, 0u);
+}
+
+TEST_F(RoomyLadder, MeetsARequestWhoseWaitIsRefused) {
+  leave_memory_in_use(true);
+  machine_.fault().arm({.kind = Step::stream_wait, .sticky = true, .code = ErrorCode::unknown});
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(rungs().ooms, 0u);
+}
+
+TEST_F(RoomyLadderWithSlack, GrowsWithinTheSlack) {
+  leave_memory_in_use(true);
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(machine_.calls().stream_wait, 0u);
+}
+
+TEST_F(RoomyLadderWithoutStreamWaits, Grows) {
+  leave_memory_in_use(true);
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(machine_.calls().stream_query + machine_.calls().stream_wait, 0u);
+}
+
+// What waits for a stream is not live: it is no reason to take more.
+TEST_F(RoomyLadder, RecallsWhatAStreamHasBorrowedAndFreed) {
+  machine_.deallocate(machine_.allocate(30 * kGranule, 3), 3);
+  void* borrowed = machine_.allocate(30 * kGranule, 2);
+  EXPECT_EQ(machine_.stats().borrowed_blocks, 1u);
+  use(borrowed, 30 * kGranule, 2);
+  machine_.deallocate(borrowed, 2);
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 30u);
+  EXPECT_GE(machine_.calls().stream_wait, 1u);
+}
 
 TEST_F(Ladder, IsNotClimbedByAHit) {
   machine_.deallocate(machine_.allocate(10 * kGranule));

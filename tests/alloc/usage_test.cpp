@@ -84,7 +84,7 @@ class Program {
     plain_[2].expect_as(stats.all);
     ASSERT_EQ(usage_.live_bytes(), plain_[2].bytes.now);
     ASSERT_EQ(usage_.active_bytes(), plain_[2].active_bytes.now);
-    ASSERT_EQ(usage_.peak_active_bytes(), plain_[2].active_bytes.peak);
+    ASSERT_EQ(usage_.peak_live_bytes(), plain_[2].bytes.peak);
     ASSERT_EQ(usage_.freed_bytes(), freed_);
   }
 
