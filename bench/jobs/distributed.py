@@ -1,12 +1,14 @@
 """Training over several GPUs, a process each, to see how an allocator fares beside NCCL. run.py runs it under torchrun.
 
-usage: torchrun --nproc-per-node 2 bench/jobs/distributed.py ddp|fsdp [--steps N] [--fraction F]
+usage: torchrun --nproc-per-node 2 bench/jobs/distributed.py ddp|fsdp [--steps N] [--ahead N] [--fraction F] [--one-gpu]
        python3 bench/jobs/distributed.py fsdp                 one process alone: NCCL with nobody to talk to
        torchrun --nproc-per-node 2 bench/jobs/distributed.py ddp --cpu    a small model over gloo, to see that it runs
 
 ddp: DistributedDataParallel, whose buckets are a copy of all gradients. fsdp: fully_shard of every layer, whose parameters
 come and go with each layer, forward and backward, on a stream of their own. Both train a decoder on batches of lengths that
-change with every step, the same on each rank. Each rank prints one JSON line, as jobs.py does, with its rank; the loss is
+change with every step, the same on each rank. With --ahead the host waits for its GPU only after so many steps, as a loop
+does that seldom looks at its loss; what it prints as a step's time is then the mean of these. With --one-gpu all ranks have
+the first GPU, and NCCL takes each for a host of its own: they talk over sockets. Each rank prints one JSON line, as jobs.py does, with its rank; the loss is
 the mean of all ranks' at the last step. A rank that runs out of memory says so and ends with status 1.
 """
 
@@ -108,29 +110,49 @@ def alone():
         )
 
 
+def seconds_between(steps, ahead, wait):
+    """Runs the steps; yields (seconds a step, the last loss) after every `ahead` of them and at the end."""
+    begin, count, loss = time.time(), 0, None
+    for loss in steps:
+        count += 1
+        if count == ahead:
+            wait()
+            yield (time.time() - begin) / count, loss
+            begin, count = time.time(), 0
+    if count:
+        wait()
+        yield (time.time() - begin) / count, loss
+
+
+def share_one_gpu():
+    """NCCL refuses two ranks on one GPU of a host, and knows a host by this."""
+    os.environ.update(NCCL_HOSTID=f"rank-{os.environ['RANK']}", NCCL_SOCKET_IFNAME="lo", NCCL_IB_DISABLE="1")
+
+
 def main(arguments):
     ap = argparse.ArgumentParser()
     ap.add_argument("name", choices=("ddp", "fsdp"))
     ap.add_argument("--steps", type=int, default=10)
+    ap.add_argument("--ahead", type=int, default=1)
     ap.add_argument("--fraction", type=float)
+    ap.add_argument("--one-gpu", action="store_true")
     ap.add_argument("--cpu", action="store_true")
     ap.add_argument("--label", default=os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "native"))
     a = ap.parse_args(arguments)
     alone()
-    device = torch.device("cpu") if a.cpu else torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if a.one_gpu:
+        share_one_gpu()
+    device = torch.device("cpu") if a.cpu else torch.device("cuda", 0 if a.one_gpu else int(os.environ["LOCAL_RANK"]))
     if not a.cpu:
         torch.cuda.set_device(device)
         if a.fraction:
             torch.cuda.set_per_process_memory_fraction(a.fraction)
     dist.init_process_group("gloo" if a.cpu else "nccl", device_id=None if a.cpu else device)
     t, loss, err = [], None, None
-    t0 = time.time()
+    wait = (lambda: None) if a.cpu else torch.cuda.synchronize
     try:
-        for loss in train(a.name, a.steps, device, a.cpu):
-            if not a.cpu:
-                torch.cuda.synchronize()
-            t.append(time.time() - t0)
-            t0 = time.time()
+        for seconds, loss in seconds_between(train(a.name, a.steps, device, a.cpu), a.ahead, wait):
+            t.append(seconds)
     except torch.OutOfMemoryError:
         err = "OOM"
     line = jobs.report(a.name, a.label, t, loss, err)

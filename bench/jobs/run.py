@@ -7,10 +7,13 @@
   python3 bench/jobs/run.py --resume a.json b.json --repeat 0 --out r.json    joins what ran on two GPUs of a machine
   python3 bench/jobs/run.py --jobs generate,detect --repeat 5 --steps 8
   python3 bench/jobs/run.py --jobs ddp,fsdp --ranks 2 --out bench/results/jobs_distributed.json    on as many GPUs
+  python3 bench/jobs/run.py --jobs ddp,fsdp --ranks 2 --one-gpu --ahead 4 --out r.json    on one; the host runs ahead
+  python3 bench/jobs/run.py --jobs prefetch,concurrent --out bench/results/jobs_streams.json    two streams side by side
 
 Needs a GPU, PyTorch, transformers, peft and torchvision, and gmlake installed (pip install .). Each run is a process of its
 own, forked from one that has imported PyTorch with the environment of that allocator (warm.py; --cold starts each anew).
-Jobs of several processes (distributed.py) are started by torchrun; what counts is the rank that fared worst.
+Jobs of several processes (distributed.py) are started by torchrun; what counts is the rank that fared worst. Those of
+several streams are in streams.py.
 
 What says most comes first: everything once, then the limits, then the other repetitions. Within a job the allocators change
 places with each repetition, so that what else happens on the machine falls on all of them alike. A job that runs out of
@@ -37,6 +40,7 @@ RESULT = ROOT / "bench" / "results" / "jobs.json"
 
 JOBS = {"gpt2_full": 8, "opt_recompute": 12, "llama7b_lr": 12, "opt_lro": 12, "generate": 6, "detect": 14}  # steps
 DISTRIBUTED = {"ddp": 12, "fsdp": 12}
+STREAMS = {"prefetch": 8, "concurrent": 8}
 ALLOCATORS = {
     "native": {},
     "expandable": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"},
@@ -109,15 +113,16 @@ def told(out):
 class Machine:
     """Runs one job at a time, in a fork of a process that is ready or, where forks do not work, in one of its own."""
 
-    def __init__(self, cold=False, ranks=1):
+    def __init__(self, cold=False, ranks=1, distributed=()):
         self.cold = cold
         self.ranks = ranks
+        self.distributed = distributed  # further arguments of these jobs
         self.warm = {}
         self.start_seconds = FIRST_START
 
     def expected_start(self, job, allocator):
         known = self.warm.get(allocator)
-        return 0.0 if self.cold or job in DISTRIBUTED or known is not None and known.running() else self.start_seconds
+        return 0.0 if self.cold or job not in JOBS or known is not None and known.running() else self.start_seconds
 
     def start(self, allocator):
         """Gets ready what the next run is forked from."""
@@ -140,7 +145,7 @@ class Machine:
         if fraction is not None:
             arguments += ["--fraction", f"{fraction:.6f}"]
         begin = time.monotonic()
-        if job not in DISTRIBUTED:
+        if job in JOBS:
             self.start(allocator)
         timeout = max(1.0, timeout - (time.monotonic() - begin))
         begin = time.monotonic()
@@ -163,7 +168,10 @@ class Machine:
         command = [sys.executable, str(HERE / "jobs.py"), *arguments]
         if arguments[0] in DISTRIBUTED:
             torchrun = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node".split()
-            command = [sys.executable, *torchrun, str(self.ranks), str(HERE / "distributed.py"), *arguments]
+            command = [sys.executable, *torchrun, str(self.ranks), str(HERE / "distributed.py")]
+            command += [*arguments, *self.distributed]
+        elif arguments[0] in STREAMS:
+            command = [sys.executable, str(HERE / "streams.py"), *arguments]
         elif not self.cold:
             try:
                 return self.warm[allocator].run(arguments, timeout)
@@ -250,6 +258,8 @@ def main():
     parser.add_argument("--steps", type=int, help="the same for every job; default: by job")
     parser.add_argument("--limit", type=float, help="run again with this share of peak allocated as the memory limit")
     parser.add_argument("--ranks", type=int, default=2, help="processes of a distributed job, a GPU each; default: 2")
+    parser.add_argument("--one-gpu", action="store_true", help="all of them on the first GPU, over sockets")
+    parser.add_argument("--ahead", type=int, default=1, help="steps of theirs before the host waits; default: 1")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start nothing that would not end in time")
     parser.add_argument(
         "--resume", type=pathlib.Path, nargs="+", default=[], metavar="FILE", help="add to what they have, of one commit"
@@ -257,7 +267,7 @@ def main():
     parser.add_argument("--cold", action="store_true", help="every run imports PyTorch for itself")
     parser.add_argument("--out", type=pathlib.Path, help="default: the first of --resume, else bench/results/jobs.json")
     options = parser.parse_args()
-    steps_of = {**JOBS, **DISTRIBUTED}
+    steps_of = {**JOBS, **DISTRIBUTED, **STREAMS}
     jobs, allocators = options.jobs.split(","), options.allocators.split(",")
     for name, known in [(job, steps_of) for job in jobs] + [(name, ALLOCATORS) for name in allocators]:
         if name not in known:
@@ -276,7 +286,8 @@ def main():
         ]
         out.write_text(json.dumps(document, indent=1) + "\n")
 
-    machine = Machine(options.cold, options.ranks)
+    distributed = ["--ahead", str(options.ahead), *(["--one-gpu"] if options.one_gpu else [])]
+    machine = Machine(options.cold, options.ranks, distributed)
     try:
         left_out = campaign(
             document,

@@ -1,0 +1,94 @@
+"""Jobs on two streams of one GPU that must stay side by side: what an allocator gains in memory it may not lose here.
+
+usage: streams.py prefetch|concurrent [--steps N] [--fraction F]
+
+prefetch: a network trains while the next batch, of 0.1 to 0.5 GiB, comes from the host on a stream of its own. concurrent:
+two queues of requests that have nothing to do with each other, a stream each; a request needs 0.1 to 1 GiB for a millisecond
+in which it uses little of the GPU. In both the host runs ahead of the device for a whole step, of 24 batches or 60 requests.
+Prints one JSON line, as jobs.py does; the loss is that of the last batch, or the sum of what the last requests computed.
+"""
+
+import argparse
+import os
+import random
+import sys
+
+import torch
+from torch import nn
+
+import jobs
+from distributed import seconds_between
+
+BATCHES = 24
+REQUESTS = 60
+WIDTH = 4096
+MILLISECOND = 1_500_000  # cycles, more or less: only that it is the same for all
+
+
+def prefetch(steps):
+    layers = [layer for _ in range(8) for layer in (nn.Linear(WIDTH, WIDTH), nn.GELU())]
+    model = nn.Sequential(*layers).cuda()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=True)
+    host = torch.randn(32768, WIDTH).pin_memory()
+    side, compute = torch.cuda.Stream(), torch.cuda.current_stream()
+    draw = random.Random(7)
+
+    def fetch():
+        with torch.cuda.stream(side):
+            return host[: draw.randrange(6144, 32768, 1024)].to("cuda", non_blocking=True)
+
+    batch = fetch()
+    for _ in range(steps):
+        for _ in range(BATCHES):
+            compute.wait_stream(side)
+            following = fetch()
+            loss = model(batch).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            batch.record_stream(compute)
+            batch = following
+        yield loss.detach()
+
+
+def concurrent(steps):
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    draw = random.Random(8)
+    for _ in range(steps):
+        sums = []
+        for i in range(REQUESTS):
+            with torch.cuda.stream(streams[i % 2]):
+                scratch = torch.empty(draw.randrange(1 << 27, 1 << 30, 1 << 21), dtype=torch.uint8, device="cuda")
+                scratch[:1024].fill_(i)
+                torch.cuda._sleep(MILLISECOND)
+                sums.append(scratch[:1024].sum())
+                del scratch
+        for stream in streams:
+            torch.cuda.current_stream().wait_stream(stream)
+        yield torch.stack(sums).sum()
+
+
+W = {"prefetch": prefetch, "concurrent": concurrent}
+
+
+def main(arguments):
+    ap = argparse.ArgumentParser()
+    ap.add_argument("name", choices=W)
+    ap.add_argument("--steps", type=int, default=10)
+    ap.add_argument("--fraction", type=float)
+    ap.add_argument("--label", default=os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "native"))
+    a = ap.parse_args(arguments)
+    torch.manual_seed(0)
+    if a.fraction:
+        torch.cuda.set_per_process_memory_fraction(a.fraction)
+    t, loss, err = [], None, None
+    try:
+        for seconds, loss in seconds_between(W[a.name](a.steps), 1, torch.cuda.synchronize):
+            t.append(seconds)
+    except torch.OutOfMemoryError:
+        err = "OOM"
+    print(jobs.report(a.name, a.label, t, loss, err), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
