@@ -2,9 +2,9 @@
 
 usage: streams.py prefetch|concurrent [--steps N] [--fraction F]
 
-prefetch: a network trains while the next batch, of 0.1 to 0.5 GiB, comes from the host on a stream of its own. concurrent:
-two queues of requests that have nothing to do with each other, a stream each; a request needs 0.1 to 1 GiB for a millisecond
-in which it uses little of the GPU. In both the host runs ahead of the device for a whole step, of 24 batches or 60 requests.
+prefetch: a network trains while the next batch, of 50 to 260 MB, comes from the host on a stream of its own. concurrent: two
+queues of requests that have nothing to do with each other, a stream each; a request needs 0.1 to 1 GiB for a millisecond in
+which it uses little of the GPU. In both the host runs ahead of the device for a whole step, of 24 batches or 600 requests.
 Prints one JSON line, as jobs.py does; the loss is that of the last batch, or the sum of what the last requests computed.
 """
 
@@ -20,16 +20,16 @@ import jobs
 from distributed import seconds_between
 
 BATCHES = 24
-REQUESTS = 60
+REQUESTS = 600
 WIDTH = 4096
 MILLISECOND = 1_500_000  # cycles, more or less: only that it is the same for all
 
 
 def prefetch(steps):
     layers = [layer for _ in range(8) for layer in (nn.Linear(WIDTH, WIDTH), nn.GELU())]
-    model = nn.Sequential(*layers).cuda()
+    model = nn.Sequential(*layers).to("cuda", torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=True)
-    host = torch.randn(32768, WIDTH).pin_memory()
+    host = torch.randn(32768, WIDTH, dtype=torch.bfloat16).pin_memory()
     side, compute = torch.cuda.Stream(), torch.cuda.current_stream()
     draw = random.Random(7)
 
@@ -59,7 +59,7 @@ def concurrent(steps):
         for i in range(REQUESTS):
             with torch.cuda.stream(streams[i % 2]):
                 scratch = torch.empty(draw.randrange(1 << 27, 1 << 30, 1 << 21), dtype=torch.uint8, device="cuda")
-                scratch[:1024].fill_(i)
+                scratch[:1024].fill_(i % 2)
                 torch.cuda._sleep(MILLISECOND)
                 sums.append(scratch[:1024].sum())
                 del scratch

@@ -17,6 +17,10 @@ enum class DriverKind : std::uint8_t { cuda, host, model };
 // Where a device's requests go when all else has failed, before they end in an out-of-memory error.
 enum class SpillTo : std::uint8_t { nowhere, peers, host, peers_then_host };
 
+// When a stream may be made to wait, on the device, for memory that another has freed and may still use: never; rather
+// than run out of memory; or also rather than grow past the slack, where it has other work before it anyway.
+enum class StreamWait : std::uint8_t { never, at_limit, before_growth };
+
 struct Options {
   DriverKind driver = DriverKind::cuda;
   std::uint64_t limit_bytes = 0;  // most physical memory to hold on a device; 0: limit_fraction decides
@@ -29,7 +33,7 @@ struct Options {
   double garbage_collection_threshold = 0;  // share of the limit above which old cached memory goes first; 0: off
   SpillTo spill = SpillTo::nowhere;         // before running out of memory
   bool background_worker = true;            // a thread a device that takes work off requests
-  bool stream_wait = true;     // let a stream wait for another, on the device, rather than run out of memory
+  StreamWait stream_wait = StreamWait::before_growth;
   bool zero_on_free = false;   // fill freed memory with zeros before anyone else gets it
   bool unmap_on_free = false;  // for debugging: a free waits, and leaves no memory at the addresses
   // The file that a recording goes to; empty: none. For default_allocator() and whoever makes an allocator from

@@ -115,7 +115,8 @@ DeviceAllocator::Found DeviceAllocator::try_own_stream(const Request& request) {
 DeviceAllocator::Found DeviceAllocator::try_passed_streams(const Request& request) {
   // Past the slack, memory that others have freed but may still use comes before new memory where the wait for it takes
   // no time: a stream that has work before it would not have come to this sooner. Asked before an event makes it busy.
-  const bool waits = may_wait(request) && fences_.behind(request.stream.index);
+  const bool waits =
+      options_.stream_wait == StreamWait::before_growth && may_wait(request) && fences_.behind(request.stream.index);
   const Growth growth = waits ? Growth::within_slack : Growth::any;
   mark_all_streams();
   take_in(request);
@@ -125,7 +126,9 @@ DeviceAllocator::Found DeviceAllocator::try_passed_streams(const Request& reques
 }
 
 // A graph takes no order from outside, and may be launched on streams that no wait is placed on.
-bool DeviceAllocator::may_wait(const Request& request) const { return options_.stream_wait && !request.pool.pinned(); }
+bool DeviceAllocator::may_wait(const Request& request) const {
+  return options_.stream_wait != StreamWait::never && !request.pool.pinned();
+}
 
 DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) {
   if (!may_wait(request) || fences_.captured(request.stream.index)) return std::nullopt;

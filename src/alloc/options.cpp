@@ -46,6 +46,9 @@ constexpr std::array kDrivers = {std::pair{DriverKind::cuda, "cuda"}, std::pair{
 constexpr std::array kSpills = {std::pair{SpillTo::nowhere, "no"}, std::pair{SpillTo::peers, "peers"},
                                 std::pair{SpillTo::host, "host"}, std::pair{SpillTo::peers_then_host, "peers+host"}};
 
+constexpr std::array kStreamWaits = {std::pair{StreamWait::never, "false"}, std::pair{StreamWait::at_limit, "limit"},
+                                     std::pair{StreamWait::before_growth, "true"}};
+
 // One of the names of a table of values, and back.
 template <class Table, class Value>
 bool read_name(const Table& table, std::string_view text, Value& out) {
@@ -149,10 +152,16 @@ constexpr std::array kKeys = {
          "back what other streams have come to the end of."},
         [](std::string_view v, Options& o) { return read_bool(v, o.background_worker); },
         [](const Options& o) { return bool_text(o.background_worker); }},
-    Key{{"stream_wait", "true or false",
-         "Near the limit, let a stream wait on the device for memory that another stream has freed."},
-        [](std::string_view v, Options& o) { return read_bool(v, o.stream_wait); },
-        [](const Options& o) { return bool_text(o.stream_wait); }},
+    Key{{"stream_wait", "true, limit or false",
+         "Let a stream wait on the device for memory that another stream has freed: rather than run out of memory "
+         "(limit), or also rather than grow past the slack, where it has other work before it anyway (true)."},
+        [](std::string_view v, Options& o) {
+          bool waits = false;
+          if (!read_bool(v, waits)) return read_name(kStreamWaits, v, o.stream_wait);
+          o.stream_wait = waits ? StreamWait::before_growth : StreamWait::never;
+          return true;
+        },
+        [](const Options& o) { return name_of(kStreamWaits, o.stream_wait); }},
     Key{{"zero_on_free", "true or false",
          "Fill freed memory with zeros before anyone else gets it: a memset on its stream for each free, and no memory "
          "lent from stream to stream."},

@@ -124,12 +124,12 @@ TEST_F(ForgottenStreams, CountAsUsesOfBlocksThatTheyWereRecordedOn) {
   EXPECT_EQ(machine_.allocate(10 * kGranule, 2), pointer);
 }
 
-class ForgottenStreamsWithoutWaits : public ForgottenStreams {
+class RoomyForgottenStreams : public ForgottenStreams {
  protected:
-  ForgottenStreamsWithoutWaits() : ForgottenStreams(256, {.stream_wait = false}) {}
+  RoomyForgottenStreams() : ForgottenStreams(256, {.stream_wait = StreamWait::at_limit}) {}
 };
 
-TEST_F(ForgottenStreamsWithoutWaits, HandTheirHandleToANewStreamThatKnowsNothingOfThem) {
+TEST_F(RoomyForgottenStreams, HandTheirHandleToANewStreamThatKnowsNothingOfThem) {
   machine_.streams().hold({0, 1});
   void* pointer = machine_.allocate(10 * kGranule, 1);
   use(pointer, 10 * kGranule, 1);

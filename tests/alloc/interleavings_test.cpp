@@ -39,7 +39,7 @@ Options tight(bool stream_wait = true, double max_stale = 4) {
   Options options;
   options.slack = 0;
   options.max_stale = max_stale;
-  options.stream_wait = stream_wait;
+  options.stream_wait = stream_wait ? StreamWait::before_growth : StreamWait::never;
   return options;
 }
 

@@ -40,7 +40,7 @@ class LadderWithoutStreamWaits : public Ladder {
  protected:
   static Options options() {
     Options options;
-    options.stream_wait = false;
+    options.stream_wait = StreamWait::never;
     return options;
   }
   LadderWithoutStreamWaits() : Ladder(options()) {}
@@ -77,14 +77,14 @@ class RoomyLadderWithSlack : public RoomyLadder {
   RoomyLadderWithSlack() : RoomyLadder(options()) {}
 };
 
-class RoomyLadderWithoutStreamWaits : public RoomyLadder {
+class RoomyLadderWithWaitsAtTheLimit : public RoomyLadder {
  protected:
   static Options options() {
     Options options;
-    options.stream_wait = false;
+    options.stream_wait = StreamWait::at_limit;
     return options;
   }
-  RoomyLadderWithoutStreamWaits() : RoomyLadder(options()) {}
+  RoomyLadderWithWaitsAtTheLimit() : RoomyLadder(options()) {}
 };
 
 TEST_F(RoomyLadder, LetsAStreamWithWorkBeforeItWaitRatherThanGrow) {
@@ -151,7 +151,7 @@ TEST_F(RoomyLadderWithSlack, GrowsWithinTheSlack) {
   EXPECT_EQ(machine_.calls().stream_wait, 0u);
 }
 
-TEST_F(RoomyLadderWithoutStreamWaits, Grows) {
+TEST_F(RoomyLadderWithWaitsAtTheLimit, GrowsUpToTheLimit) {
   leave_memory_in_use(true);
   machine_.allocate(20 * kGranule, 2);
   EXPECT_EQ(held(), 60u);

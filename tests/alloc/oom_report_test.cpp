@@ -100,7 +100,7 @@ TEST(OomReport, TellsWhatEachRungFound) {
 
 TEST(OomReport, TellsWhatWaitingFoundWhereNoStreamMayWait) {
   Options options;
-  options.stream_wait = false;
+  options.stream_wait = StreamWait::never;
   Machine machine(small_model(40), options);
   machine.streams().hold({0, 2});
   void* live = machine.allocate(20 * kGranule);

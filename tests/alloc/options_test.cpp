@@ -35,7 +35,7 @@ const std::vector<Values> kValues = {
     {"record", {"", "job.gmtrace", "/tmp/a b/%p:1.gmtrace"}, {"a,b"}},
     {"zero_on_free", {"true", "false", "1", "0"}, {"", "yes", "zeros"}},
     {"unmap_on_free", {"true", "false", "1", "0"}, {"", "yes", "wait"}},
-    {"stream_wait", {"true", "false", "True", "False", "1", "0"}, {"", "yes", "TRUE", "2"}},
+    {"stream_wait", {"true", "false", "True", "False", "1", "0", "limit"}, {"", "yes", "TRUE", "2", "Limit", "limits"}},
 };
 
 TEST(Options, TableNamesEveryKeyOnceWithRangeAndMeaning) {
@@ -92,7 +92,7 @@ TEST(Options, ReadASettingOfManyKeys) {
   EXPECT_TRUE(error.ok()) << error.message;
   EXPECT_EQ(options.limit_bytes, std::uint64_t{1} << 30);
   EXPECT_EQ(options.slack, 0.5);
-  EXPECT_FALSE(options.stream_wait);
+  EXPECT_EQ(options.stream_wait, StreamWait::never);
   EXPECT_TRUE(parse_options("", options).ok());
 }
 
@@ -102,10 +102,10 @@ TEST(Options, NameEachRefusedSettingWithItsRangeAndTakeTheOthers) {
   EXPECT_FALSE(error.ok());
   EXPECT_THAT(error.message, HasSubstr("unknown key 'limt'"));
   EXPECT_THAT(error.message, HasSubstr("slack: '3' is not a number from 0 to 1"));
-  EXPECT_THAT(error.message, HasSubstr("stream_wait: '' is not true or false"));
+  EXPECT_THAT(error.message, HasSubstr("stream_wait: '' is not true, limit or false"));
   EXPECT_EQ(options.max_stale, 2);
   EXPECT_EQ(options.slack, Options{}.slack);
-  EXPECT_TRUE(options.stream_wait);
+  EXPECT_EQ(options.stream_wait, StreamWait::before_growth);
   EXPECT_EQ(option_value(options, "limt"), "");
 }
 

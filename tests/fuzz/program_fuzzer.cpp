@@ -38,7 +38,7 @@ Conditions read_conditions(Bytes& bytes) {
   const std::uint32_t flags = bytes.byte();
   conditions.granularity = std::uint64_t{(flags & 1) != 0 ? 4u : 64u} << 10;
   conditions.capacity_granules = std::uint64_t{64} << (flags >> 1 & 7);
-  conditions.options.stream_wait = (flags & 16) == 0;
+  conditions.options.stream_wait = (flags & 16) == 0 ? StreamWait::before_growth : StreamWait::never;
   if ((flags & 32) != 0) conditions.options.slack = 0.05;
   if ((flags & 64) != 0) conditions.options.max_stale = 0.1;
   if ((flags & 128) != 0) conditions.options.garbage_collection_threshold = 0.6;

@@ -66,7 +66,7 @@ TEST_F(OnGpu, HandsMemoryOverBehindEventsInRandomPrograms) {
   for (std::uint64_t program = 1; program <= 4 && !HasFailure(); ++program) {
     Options options{.limit_bytes = kGiB, .slack = 0, .max_phy_block_bytes = 2 * kMiB};
     options.background_worker = program % 2 == 0;
-    options.stream_wait = program < 3;
+    options.stream_wait = program < 3 ? StreamWait::before_growth : StreamWait::never;
     make(options);
     std::mt19937_64 random(program);
     std::vector<Gpu::Stream> streams;

@@ -296,7 +296,7 @@ Mix random_mix(std::uint64_t seed, std::uint32_t threads, std::size_t operations
   mix.capacity_granules = 4 + below(16);
   mix.options.slack = below(2) == 0 ? 0 : 0.2;
   mix.options.max_stale = static_cast<double>(below(3)) / 4;
-  mix.options.stream_wait = below(4) != 0;
+  mix.options.stream_wait = static_cast<StreamWait>(2 - below(4) % 3);
   mix.options.zero_on_free = below(6) == 0;
   mix.threads.resize(threads);
   const std::uint64_t blocks = threads * operations / 3 + 1;

@@ -164,7 +164,7 @@ const std::vector<NamedConditions>& named_conditions() {
     }
     {
       Conditions& c = add("NoStreamWaits", 2000, 50'000, 150);
-      c.options.stream_wait = false;
+      c.options.stream_wait = StreamWait::never;
       c.options.slack = 0;
       c.options.max_stale = 0;
     }
