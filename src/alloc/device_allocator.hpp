@@ -292,8 +292,6 @@ class DeviceAllocator {
       GMLAKE_EXCLUDES(state_);
   Found borrow_behind_wait(const Request& request, const std::vector<memory::Fence>& fences) GMLAKE_REQUIRES(grow_)
       GMLAKE_EXCLUDES(state_);
-  bool recall_borrowed() GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
-  bool recall_from(const StreamState& borrower) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   Found take_again(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   stitch::Block* find_lendable(const stitch::Pool& pool, std::uint64_t bytes, std::uint64_t waited) const
       GMLAKE_REQUIRES(state_);
@@ -348,6 +346,9 @@ class DeviceAllocator {
   std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // The same for a few fences, by what Fences knows, of the first `left` streams of awaited_. True: there may be more.
   bool reclaim_some(std::size_t& left, std::uint64_t& returned) GMLAKE_REQUIRES(state_);
+  bool recall(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  bool recall_from(const StreamState& user, std::optional<memory::StreamIndex> waiter) GMLAKE_REQUIRES(grow_)
+      GMLAKE_EXCLUDES(state_);
   bool let_go(Deferred* deferred) GMLAKE_REQUIRES(state_);
   static std::uint64_t tick_after(const Deferred& deferred);
   // `tick`: of the stream whose pool it goes to.

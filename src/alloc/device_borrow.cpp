@@ -24,7 +24,6 @@ namespace {
 constexpr int kRunsToLookAt = 32;
 constexpr std::size_t kOwnersPerStep = 4;
 constexpr std::size_t kPendingToLookAt = 32;
-constexpr std::size_t kPendingToRecall = 256;
 
 Block* shorter(Block* best, Block* run) { return best == nullptr || run->bytes < best->bytes ? run : best; }
 
@@ -136,62 +135,6 @@ DeviceAllocator::Found DeviceAllocator::take_again(const Request& request) {
     return hand_over(block, std::move(uses), request.stream);
   }
   return std::nullopt;
-}
-
-// Makes each stream wait, on the device, for those that still use what they borrowed of it and freed: its own order
-// does then. For those at the limit, who would have to wait on the host. True: something came back.
-bool DeviceAllocator::recall_borrowed() {
-  std::vector<const StreamState*> borrowers;
-  {
-    const MutexLock lock(state_);
-    for (const StreamState* stream : awaited_) borrowers.push_back(stream);
-  }
-  bool recalled = false;
-  for (const StreamState* borrower : borrowers) recalled |= recall_from(*borrower);
-  return recalled;
-}
-
-bool DeviceAllocator::recall_from(const StreamState& borrower) {
-  const auto for_each_loan = [&](auto&& visit) GMLAKE_REQUIRES(state_) {
-    const std::size_t count = borrower.awaited.size();
-    for (std::size_t i = count - std::min(count, kPendingToRecall); i < count; ++i) {
-      Deferred& deferred = *borrower.awaited[i].deferred;
-      if (deferred.block != nullptr && deferred.borrowed && deferred.fences_left == 1) {
-        visit(deferred, memory::Fence{deferred.block->pool->stream(), borrower.awaited[i].tick});
-      }
-    }
-  };
-  std::vector<memory::Fence> waits;  // of each owner, for the borrower's tick
-  {
-    const MutexLock lock(state_);
-    for_each_loan([&](const Deferred&, const memory::Fence& wait) GMLAKE_REQUIRES(state_) {
-      const StreamState* owner = streams_[wait.stream].get();
-      if (std::find(forgotten_.begin(), forgotten_.end(), owner) != forgotten_.end())
-        return;  // it makes no wait any more
-      const auto same = std::find_if(waits.begin(), waits.end(),
-                                     [&](const memory::Fence& each) { return each.stream == wait.stream; });
-      if (same == waits.end()) {
-        waits.push_back(wait);
-      } else {
-        same->tick = wait.tick;  // they ascend
-      }
-    });
-  }
-  std::erase_if(waits, [&](const memory::Fence& wait) {
-    return wait.stream != borrower.index && !fences_.make_stream_wait(wait.stream, {borrower.index, wait.tick}).ok();
-  });
-  bool recalled = false;
-  const MutexLock lock(state_);
-  for_each_loan([&](Deferred& deferred, const memory::Fence& loan) GMLAKE_REQUIRES(state_) {
-    const bool waited = std::any_of(waits.begin(), waits.end(), [&](const memory::Fence& wait) {
-      return wait.stream == loan.stream && loan.tick <= wait.tick;
-    });
-    if (!waited) return;
-    complete(deferred, ++streams_[loan.stream]->tick);  // a later point of the owner than any event stands for so far
-    deferred.block = nullptr;
-    recalled = true;
-  });
-  return recalled;
 }
 
 // Takes no host memory: uses_ had room for the entry a moment ago, and its shard's live blocks have.

@@ -4,13 +4,16 @@
 // Such a block waits for one fence of each of these streams. Every stream keeps a queue of what waits for it, in the
 // order of its ticks, and every block counts the fences that it still waits for: so what has passed is found without a
 // look at what has not, and a stream that stands still keeps no other back. `state` is held for a few of them at a
-// time.
+// time. Where memory is short, the owner of a block that one stream alone still uses is made to wait for that one, and
+// has the block back at once.
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "alloc/device_allocator.hpp"
 #include "base/check.hpp"
 #include "base/room.hpp"
+#include "gmlake/bytes.hpp"
 
 namespace gmlake::alloc {
 
@@ -20,6 +23,7 @@ using stitch::Pool;
 namespace {
 
 constexpr int kFencesPerStep = 32;  // a few microseconds at the worst
+constexpr std::size_t kPendingToRecall = 256;
 
 }  // namespace
 
@@ -149,6 +153,70 @@ void DeviceAllocator::complete(const Deferred& deferred, std::uint64_t tick) {
   pool.give_back(block, tick);
   if (history_.on()) note_completed(address, bytes, deferred.borrowed ? deferred.own_stream : pool.stream());
   usage_.complete(pool.size_class(), bytes, runs_before, pool.settled_runs());
+}
+
+// Makes each stream wait, on the device, for those that still use what they borrowed of it and freed: its own order
+// does then. At the limit the request's stream waits in the same way for whoever still uses what was freed on it, where
+// the host would have to. True: something came back.
+bool DeviceAllocator::recall(const Request& request) {
+  if (options_.zero_on_free) return false;  // such a block is cleared before it is anyone's: device_clear.cpp
+  const bool at_limit = headroom_granules() < round_up(request.bytes, granule()) >> granule_shift_;
+  std::vector<const StreamState*> users;
+  {
+    const MutexLock lock(state_);
+    for (const StreamState* stream : awaited_) users.push_back(stream);
+  }
+  bool recalled = false;
+  for (const StreamState* user : users) {
+    recalled |= recall_from(*user, at_limit ? std::optional(request.stream.index) : std::nullopt);
+  }
+  return recalled;
+}
+
+// `waiter`, where there is one, gets back its own too.
+bool DeviceAllocator::recall_from(const StreamState& user, std::optional<memory::StreamIndex> waiter) {
+  const auto for_each_block = [&](auto&& visit) GMLAKE_REQUIRES(state_) {
+    const std::size_t count = user.awaited.size();
+    for (std::size_t i = count - std::min(count, kPendingToRecall); i < count; ++i) {
+      Deferred& deferred = *user.awaited[i].deferred;
+      if (deferred.block == nullptr || deferred.fences_left != 1) continue;
+      const Pool& pool = *deferred.block->pool;
+      if (deferred.borrowed || (pool.stream() == waiter && !pool.pinned())) {
+        visit(deferred, memory::Fence{pool.stream(), user.awaited[i].tick});
+      }
+    }
+  };
+  std::vector<memory::Fence> waits;  // of each owner, for the borrower's tick
+  {
+    const MutexLock lock(state_);
+    for_each_block([&](const Deferred&, const memory::Fence& wait) GMLAKE_REQUIRES(state_) {
+      const StreamState* owner = streams_[wait.stream].get();
+      if (std::find(forgotten_.begin(), forgotten_.end(), owner) != forgotten_.end())
+        return;  // it makes no wait any more
+      const auto same = std::find_if(waits.begin(), waits.end(),
+                                     [&](const memory::Fence& each) { return each.stream == wait.stream; });
+      if (same == waits.end()) {
+        waits.push_back(wait);
+      } else {
+        same->tick = wait.tick;  // they ascend
+      }
+    });
+  }
+  std::erase_if(waits, [&](const memory::Fence& wait) {
+    return wait.stream != user.index && !fences_.make_stream_wait(wait.stream, {user.index, wait.tick}).ok();
+  });
+  bool recalled = false;
+  const MutexLock lock(state_);
+  for_each_block([&](Deferred& deferred, const memory::Fence& used) GMLAKE_REQUIRES(state_) {
+    const bool waited = std::any_of(waits.begin(), waits.end(), [&](const memory::Fence& wait) {
+      return wait.stream == used.stream && used.tick <= wait.tick;
+    });
+    if (!waited) return;
+    complete(deferred, ++streams_[used.stream]->tick);  // a later point of the owner than any event stands for so far
+    deferred.block = nullptr;
+    recalled = true;
+  });
+  return recalled;
 }
 
 // What memory waits for: the streams that have some, and those that still use what was freed on others.

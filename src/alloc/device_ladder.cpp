@@ -132,7 +132,7 @@ bool DeviceAllocator::may_wait(const Request& request) const {
 
 DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) {
   if (!may_wait(request) || fences_.captured(request.stream.index)) return std::nullopt;
-  if (recall_borrowed()) {
+  if (recall(request)) {
     if (const Found found = fit(request)) return found;
   }
   if (const Found found = stitch(request, {.reach = Reach::all_streams})) return found;

@@ -242,17 +242,48 @@ TEST_F(LadderWithoutStreamWaits, WaitsForTheDeviceLast) {
   machine_.deallocate(block, 2);
 }
 
+// The device waits for one stream that still uses a block after its free, the host where there are more.
 TEST_F(Ladder, WaitsForWhatStreamsStillUseAfterAFree) {
+  for (const std::uint64_t users : {1, 2}) {
+    void* first = machine_.allocate(30 * kGranule);
+    for (std::uint64_t stream = 1; stream <= users; ++stream) {
+      machine_.streams().hold({0, stream});
+      use(first, 30 * kGranule, stream);
+      ASSERT_TRUE(machine_.allocator().try_record_stream(first, stream_handle(stream)).ok());
+    }
+    machine_.deallocate(first);
+    void* block = machine_.allocate(30 * kGranule);
+    EXPECT_EQ(block, first);
+    EXPECT_EQ(rungs(), (users == 1 ? Rungs{.own = 1, .stream_wait = 1} : Rungs{.own = 1, .wait = 1}));
+    EXPECT_EQ(machine_.streams().synchronizations() > 0, users == 2);
+    EXPECT_EQ(machine_.streams().pending({0, 0}) > 0, users == 1);  // work on the block comes behind the other stream
+    machine_.deallocate(block);
+    machine_.streams().advance_all();
+    machine_.restart();
+  }
+}
+
+TEST_F(LadderWithoutStreamWaits, WaitsOnTheHostForWhatAStreamStillUses) {
   machine_.streams().hold({0, 1});
   void* first = machine_.allocate(30 * kGranule);
   use(first, 30 * kGranule, 1);
   ASSERT_TRUE(machine_.allocator().try_record_stream(first, stream_handle(1)).ok());
   machine_.deallocate(first);
-  void* block = machine_.allocate(30 * kGranule);
-  EXPECT_EQ(block, first);
+  EXPECT_EQ(machine_.allocate(30 * kGranule), first);
   EXPECT_EQ(rungs(), (Rungs{.own = 1, .wait = 1}));
   EXPECT_GE(machine_.streams().synchronizations(), 1u);
-  machine_.deallocate(block);
+}
+
+// Below the limit memory is created instead: a copy that is under way may take its time.
+TEST_F(RoomyLadder, WaitsForNoUseAfterAFree) {
+  void* first = machine_.allocate(30 * kGranule, 2);
+  use(first, 30 * kGranule, 2);
+  use(first, 30 * kGranule, 1);
+  ASSERT_TRUE(machine_.allocator().try_record_stream(first, stream_handle(1)).ok());
+  machine_.deallocate(first, 2);
+  EXPECT_NE(machine_.allocate(30 * kGranule, 2), first);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(machine_.calls().stream_wait, 0u);
 }
 
 TEST_F(Ladder, EndsInAnErrorThatLeavesLiveMemoryAlone) {

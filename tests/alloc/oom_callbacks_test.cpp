@@ -51,10 +51,12 @@ TEST_F(OomCallbacks, AreNotAskedWhereAnythingElseHelps) {
     ++asked;
     return true;
   });
-  machine_.streams().hold({0, 1});
   void* block = machine_.allocate(30 * kGranule);
-  ASSERT_TRUE(machine_.device().launch({0, 1}, {{address_of(block), 30 * kGranule, true}}).ok());
-  ASSERT_TRUE(allocator().try_record_stream(block, stream_handle(1)).ok());
+  for (const std::uint64_t stream : {1, 2}) {
+    machine_.streams().hold({0, stream});
+    ASSERT_TRUE(machine_.device().launch({0, stream}, {{address_of(block), 30 * kGranule, false}}).ok());
+    ASSERT_TRUE(allocator().try_record_stream(block, stream_handle(stream)).ok());
+  }
   machine_.deallocate(block);
   machine_.deallocate(machine_.allocate(30 * kGranule));
   EXPECT_EQ(machine_.stats().rung_wait, 1u);

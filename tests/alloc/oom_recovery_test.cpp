@@ -105,9 +105,11 @@ TEST_F(OomRecovery, ComesWhenABlockIsFreed) {
 
 TEST_F(OomRecovery, ComesWhenTheWorkOfAnotherStreamIsDone) {
   void* large = machine_.allocate(60 * kHostGranule);
-  machine_.streams().hold({0, 1});
-  ASSERT_TRUE(machine_.device().launch({0, 1}, {{address_of(large), 60 * kHostGranule, true}}).ok());
-  ASSERT_TRUE(machine_.allocator().try_record_stream(large, stream_handle(1)).ok());
+  for (const std::uint64_t stream : {1, 2}) {  // two of them: for one, the device would wait
+    machine_.streams().hold({0, stream});
+    ASSERT_TRUE(machine_.device().launch({0, stream}, {{address_of(large), 60 * kHostGranule, false}}).ok());
+    ASSERT_TRUE(machine_.allocator().try_record_stream(large, stream_handle(stream)).ok());
+  }
   machine_.deallocate(large);
   machine_.fault().arm({.kind = Step::event_synchronize, .nth = 1, .sticky = true, .code = ErrorCode::unknown});
   for (int i = 0; i < 3; ++i) EXPECT_EQ(machine_.refused(50 * kHostGranule).code, ErrorCode::unknown);

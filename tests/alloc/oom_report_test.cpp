@@ -264,10 +264,12 @@ TEST(Remedy, OfMemoryNextToLiveBlocksIsToFreeThese) {
 // Waiting for them is a rung: they are still in use at its end only where the driver would not wait.
 TEST(Remedy, OfMemoryInUseOnOtherStreamsIsTheEndOfThatWork) {
   Machine machine(small_model(40));
-  machine.streams().hold({0, 1});
   void* block = machine.allocate(30 * kGranule);
-  ASSERT_TRUE(machine.device().launch({0, 1}, {{address_of(block), 30 * kGranule, true}}).ok());
-  ASSERT_TRUE(machine.allocator().try_record_stream(block, stream_handle(1)).ok());
+  for (const std::uint64_t stream : {1, 2}) {
+    machine.streams().hold({0, stream});
+    ASSERT_TRUE(machine.device().launch({0, stream}, {{address_of(block), 30 * kGranule, false}}).ok());
+    ASSERT_TRUE(machine.allocator().try_record_stream(block, stream_handle(stream)).ok());
+  }
   machine.deallocate(block);
   machine.fault().arm({.kind = Step::event_synchronize, .nth = 1, .sticky = true, .code = ErrorCode::out_of_memory});
   const OutOfMemoryReport report = report_of(machine, 20 * kGranule);
