@@ -15,7 +15,8 @@ Json to_json(const driver::CallCounts& calls) {
               {"event_record", calls.event_record},
               {"event_query", calls.event_query},
               {"event_synchronize", calls.event_synchronize},
-              {"stream_wait", calls.stream_wait}};
+              {"stream_wait", calls.stream_wait},
+              {"stream_query", calls.stream_query}};
 }
 
 void write_results(const std::string& path, const std::string& command, Json results) {

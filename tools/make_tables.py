@@ -20,6 +20,7 @@ import sys
 import figure_tables
 import gpu_tables
 import job_tables
+import lag_tables
 from markdown_table import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -106,7 +107,7 @@ def reliability_table(_):
 
 TABLES = {"reliability": ("docs/reliability.md", reliability_table), "results": ("README.md", results_table), "options": ("docs/options.md", options_table)}
 TABLES |= {name: (gpu_tables.DOCUMENT, make) for name, make in gpu_tables.TABLES.items()}
-TABLES |= job_tables.TABLES
+TABLES |= job_tables.TABLES | lag_tables.TABLES
 TABLES |= {name: (figure_tables.DOCUMENT, make) for name, make in figure_tables.TABLES.items()}
 
 

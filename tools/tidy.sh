@@ -17,7 +17,8 @@ import json, os, sys
 folder = os.path.realpath(sys.argv[1])
 tops = [os.path.join(top, part) + os.sep for top in (os.getcwd(), folder) for part in ("src", "cli")]
 files = {entry["file"] for entry in json.load(open(os.path.join(folder, "compile_commands.json")))}
-print("\n".join(sorted(name for name in files if name.startswith(tuple(tops)))))
+names = sorted(name for name in files if name.startswith(tuple(tops)))
+print("\n".join(names) or sys.exit(f"tools/tidy.sh: {folder} compiles nothing of src/ or cli/"))
 PYTHON
 }
 
@@ -38,7 +39,8 @@ case "${2:-}" in
     files=$(echo "$files" | grep -Fx "$changed" || true)
     [ -z "$files" ] || echo "$files" | run "$build" 4 "" ;;
   --unity)
-    sources "${3:?$usage}" | run "$3" 1 "-bugprone-suspicious-include"
+    joined=$(sources "${3:?$usage}")
+    echo "$joined" | run "$3" 1 "-bugprone-suspicious-include"
     echo "$files" | run "$build" 4 "-*,misc-unused-using-decls" ;;
   *) echo "$usage" >&2; exit 2 ;;
 esac

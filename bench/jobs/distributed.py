@@ -7,7 +7,7 @@ usage: torchrun --nproc-per-node 2 bench/jobs/distributed.py ddp|fsdp [--steps N
 ddp: DistributedDataParallel, whose buckets are a copy of all gradients. fsdp: fully_shard of every layer, whose parameters
 come and go with each layer, forward and backward, on a stream of their own. Both train a decoder on batches of lengths that
 change with every step, the same on each rank. With --ahead the host waits for its GPU only after so many steps, as a loop
-does that seldom looks at its loss; what it prints as a step's time is then the mean of these. With --one-gpu all ranks have
+does that seldom looks at its loss; each of these steps then has their mean as its time. With --one-gpu all ranks have
 the first GPU, and NCCL takes each for a host of its own: they talk over sockets. Each rank prints one JSON line, as jobs.py does, with its rank; the loss is
 the mean of all ranks' at the last step. A rank that runs out of memory says so and ends with status 1.
 """
@@ -110,18 +110,18 @@ def alone():
         )
 
 
-def seconds_between(steps, ahead, wait):
-    """Runs the steps; yields (seconds a step, the last loss) after every `ahead` of them and at the end."""
+def timed(steps, ahead, wait):
+    """Runs the steps; yields (the seconds of each, the last loss) after every `ahead` of them and at the end."""
     begin, count, loss = time.time(), 0, None
     for loss in steps:
         count += 1
         if count == ahead:
             wait()
-            yield (time.time() - begin) / count, loss
+            yield [(time.time() - begin) / count] * count, loss
             begin, count = time.time(), 0
     if count:
         wait()
-        yield (time.time() - begin) / count, loss
+        yield [(time.time() - begin) / count] * count, loss
 
 
 def share_one_gpu():
@@ -151,12 +151,13 @@ def main(arguments):
     t, loss, err = [], None, None
     wait = (lambda: None) if a.cpu else torch.cuda.synchronize
     try:
-        for seconds, loss in seconds_between(train(a.name, a.steps, device, a.cpu), a.ahead, wait):
-            t.append(seconds)
+        for seconds, loss in timed(train(a.name, a.steps, device, a.cpu), a.ahead, wait):
+            t += seconds
     except torch.OutOfMemoryError:
         err = "OOM"
+    how = f'"rank": {dist.get_rank()}, "ahead": {a.ahead}, "one_gpu": {str(a.one_gpu).lower()}'
     line = jobs.report(a.name, a.label, t, loss, err)
-    os.write(1, f'{{"rank": {dist.get_rank()}, {line[1:]}\n'.encode())  # in one piece, among the lines of other ranks
+    os.write(1, f"{{{how}, {line[1:]}\n".encode())  # in one piece, among the lines of other ranks
     if err is not None:
         os._exit(1)  # the others wait for this rank in vain: torchrun ends them
     dist.destroy_process_group()

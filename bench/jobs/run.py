@@ -62,6 +62,12 @@ def environment(allocator):
     return {**kept, **ALLOCATORS[allocator]}
 
 
+def others_way(runs, options):
+    """A run that was made in another way than these are to be, or None: it is not one of theirs."""
+    asked = (options.ahead, options.one_gpu)
+    return next((r for r in runs if "ahead" in r and (r["ahead"], r["one_gpu"]) != asked), None)
+
+
 def plan(jobs, allocators, repeat, limited):
     """All that is to run, (job, allocator, with the limit, repetition), in the order of how much it says."""
     for repetition in range(repeat):
@@ -279,6 +285,9 @@ def main():
     out = options.out or next(iter(options.resume), RESULT)
     out.parent.mkdir(parents=True, exist_ok=True)
     document = document_to_begin(options.resume, "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]))
+
+    if (other := others_way(document["runs"], options)) is not None:
+        parser.error(f"what is to be added to has --ahead {other['ahead']}{' --one-gpu' * other['one_gpu']}")
 
     def keep():
         document["figures"] = [

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import jobs
-from distributed import seconds_between
+from distributed import timed
 
 BATCHES = 24
 REQUESTS = 600
@@ -83,8 +83,8 @@ def main(arguments):
         torch.cuda.set_per_process_memory_fraction(a.fraction)
     t, loss, err = [], None, None
     try:
-        for seconds, loss in seconds_between(W[a.name](a.steps), 1, torch.cuda.synchronize):
-            t.append(seconds)
+        for seconds, loss in timed(W[a.name](a.steps), 1, torch.cuda.synchronize):
+            t += seconds
     except torch.OutOfMemoryError:
         err = "OOM"
     print(jobs.report(a.name, a.label, t, loss, err), flush=True)

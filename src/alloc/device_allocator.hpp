@@ -192,6 +192,7 @@ class DeviceAllocator {
     stitch::Pool& pool;
     std::uint64_t bytes = 0;  // rounded
     std::uint64_t requested = 0;
+    bool waits = false;  // for others' memory, on the device, rather than grow past the slack
   };
 
   // A request on the slow path: the worker stands back meanwhile, and is woken at the end if that left it something.
@@ -251,6 +252,7 @@ class DeviceAllocator {
   Found try_passed_streams(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_stream_wait(const Request& request) GMLAKE_REQUIRES(grow_);
   bool may_wait(const Request& request) const;
+  bool waits_rather_than_grow(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   Found try_release_cached(const Request& request) GMLAKE_REQUIRES(grow_);
   Found try_wait(const Request& request) GMLAKE_REQUIRES(grow_);
   void take_in(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
@@ -346,9 +348,12 @@ class DeviceAllocator {
   std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // The same for a few fences, by what Fences knows, of the first `left` streams of awaited_. True: there may be more.
   bool reclaim_some(std::size_t& left, std::uint64_t& returned) GMLAKE_REQUIRES(state_);
-  bool recall(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
-  bool recall_from(const StreamState& user, std::optional<memory::StreamIndex> waiter) GMLAKE_REQUIRES(grow_)
-      GMLAKE_EXCLUDES(state_);
+  // Takes back behind waits on the device: what the request's stream has borrowed and freed, its owners wait for; or,
+  // where all else has failed, whatever one stream still uses that was borrowed, or freed on the request's stream.
+  bool recall_loans(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  bool recall_all(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  bool recall_from(const StreamState& user, std::optional<memory::StreamIndex> waiter, std::uint64_t bytes)
+      GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   bool let_go(Deferred* deferred) GMLAKE_REQUIRES(state_);
   static std::uint64_t tick_after(const Deferred& deferred);
   // `tick`: of the stream whose pool it goes to.

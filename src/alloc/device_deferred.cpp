@@ -13,7 +13,6 @@
 #include "alloc/device_allocator.hpp"
 #include "base/check.hpp"
 #include "base/room.hpp"
-#include "gmlake/bytes.hpp"
 
 namespace gmlake::alloc {
 
@@ -155,56 +154,59 @@ void DeviceAllocator::complete(const Deferred& deferred, std::uint64_t tick) {
   usage_.complete(pool.size_class(), bytes, runs_before, pool.settled_runs());
 }
 
-// Makes each stream wait, on the device, for those that still use what they borrowed of it and freed: its own order
-// does then. At the limit the request's stream waits in the same way for whoever still uses what was freed on it, where
-// the host would have to. True: something came back.
-bool DeviceAllocator::recall(const Request& request) {
-  if (options_.zero_on_free) return false;  // such a block is cleared before it is anyone's: device_clear.cpp
-  const bool at_limit = headroom_granules() < round_up(request.bytes, granule()) >> granule_shift_;
+bool DeviceAllocator::recall_loans(const Request& request) {
+  return recall_from(request.stream, std::nullopt, request.bytes);
+}
+
+bool DeviceAllocator::recall_all(const Request& request) {
   std::vector<const StreamState*> users;
   {
     const MutexLock lock(state_);
     for (const StreamState* stream : awaited_) users.push_back(stream);
   }
   bool recalled = false;
-  for (const StreamState* user : users) {
-    recalled |= recall_from(*user, at_limit ? std::optional(request.stream.index) : std::nullopt);
-  }
+  for (const StreamState* user : users) recalled |= recall_from(*user, request.stream.index, UINT64_MAX);
   return recalled;
 }
 
-// `waiter`, where there is one, gets back its own too.
-bool DeviceAllocator::recall_from(const StreamState& user, std::optional<memory::StreamIndex> waiter) {
+// Makes owners wait for `user`, on the device, and gives them back what it alone still uses, the oldest first, until it
+// is `bytes`: what it has borrowed, and where the owner is `waiter`, what was freed on that. Their own order does then.
+bool DeviceAllocator::recall_from(const StreamState& user, std::optional<memory::StreamIndex> waiter,
+                                  std::uint64_t bytes) {
+  if (options_.zero_on_free) return false;  // such a block is cleared before it is anyone's: device_clear.cpp
   const auto for_each_block = [&](auto&& visit) GMLAKE_REQUIRES(state_) {
-    const std::size_t count = user.awaited.size();
-    for (std::size_t i = count - std::min(count, kPendingToRecall); i < count; ++i) {
+    const std::size_t count = std::min(user.awaited.size(), kPendingToRecall);
+    std::uint64_t left = bytes;
+    for (std::size_t i = 0; i < count && left > 0; ++i) {
       Deferred& deferred = *user.awaited[i].deferred;
       if (deferred.block == nullptr || deferred.fences_left != 1) continue;
       const Pool& pool = *deferred.block->pool;
-      if (deferred.borrowed || (pool.stream() == waiter && !pool.pinned())) {
-        visit(deferred, memory::Fence{pool.stream(), user.awaited[i].tick});
-      }
+      if (!deferred.borrowed && (pool.stream() != waiter || pool.pinned())) continue;
+      left -= std::min(left, deferred.block->bytes);
+      visit(deferred, memory::Fence{pool.stream(), user.awaited[i].tick});
     }
   };
-  std::vector<memory::Fence> waits;  // of each owner, for the borrower's tick
+  std::vector<memory::Fence> waits;  // an owner, and the tick of `user` that it waits for
   {
     const MutexLock lock(state_);
     for_each_block([&](const Deferred&, const memory::Fence& wait) GMLAKE_REQUIRES(state_) {
-      const StreamState* owner = streams_[wait.stream].get();
-      if (std::find(forgotten_.begin(), forgotten_.end(), owner) != forgotten_.end())
-        return;  // it makes no wait any more
       const auto same = std::find_if(waits.begin(), waits.end(),
                                      [&](const memory::Fence& each) { return each.stream == wait.stream; });
-      if (same == waits.end()) {
-        waits.push_back(wait);
-      } else {
+      if (same != waits.end()) {
         same->tick = wait.tick;  // they ascend
+      } else {
+        waits.push_back(wait);
       }
+    });
+    std::erase_if(waits, [&](const memory::Fence& wait) GMLAKE_REQUIRES(state_) {  // it makes no wait any more
+      const StreamState* owner = streams_[wait.stream].get();
+      return std::find(forgotten_.begin(), forgotten_.end(), owner) != forgotten_.end();
     });
   }
   std::erase_if(waits, [&](const memory::Fence& wait) {
     return wait.stream != user.index && !fences_.make_stream_wait(wait.stream, {user.index, wait.tick}).ok();
   });
+  if (waits.empty()) return false;
   bool recalled = false;
   const MutexLock lock(state_);
   for_each_block([&](Deferred& deferred, const memory::Fence& used) GMLAKE_REQUIRES(state_) {

@@ -70,7 +70,7 @@ Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t s
   report.movable_bytes = 0;
 
   reclaim_deferred();
-  const Request request = [&]() GMLAKE_REQUIRES(grow_) {
+  Request request = [&]() GMLAKE_REQUIRES(grow_) {
     const MutexLock lock(state_);
     return make_request(id, stream, bytes, requested);
   }();
@@ -83,6 +83,7 @@ Result<Address> DeviceAllocator::climb(std::optional<PoolId> id, std::uint64_t s
     found = borrow(request, Reach::passed_streams);
     if (found) counter = &DeviceStats::rung_passed_streams;
   }
+  if (!found) request.waits = waits_rather_than_grow(request);  // before a rung records an event on it
   for (const Step& step : kLadder) {
     if (found) break;
     tally_ = {};
@@ -113,11 +114,7 @@ DeviceAllocator::Found DeviceAllocator::try_own_stream(const Request& request) {
 }
 
 DeviceAllocator::Found DeviceAllocator::try_passed_streams(const Request& request) {
-  // Past the slack, memory that others have freed but may still use comes before new memory where the wait for it takes
-  // no time: a stream that has work before it would not have come to this sooner. Asked before an event makes it busy.
-  const bool waits =
-      options_.stream_wait == StreamWait::before_growth && may_wait(request) && fences_.behind(request.stream.index);
-  const Growth growth = waits ? Growth::within_slack : Growth::any;
+  const Growth growth = request.waits ? Growth::within_slack : Growth::any;
   mark_all_streams();
   take_in(request);
   if (const Found found = fit(request)) return found;
@@ -130,11 +127,33 @@ bool DeviceAllocator::may_wait(const Request& request) const {
   return options_.stream_wait != StreamWait::never && !request.pool.pinned();
 }
 
+// A stream that has work before it comes to this request later anyway, and as a rule about as late as others come to
+// what they have freed: the streams of a job fall behind together. An idle one could start at once. Small requests are
+// not worth a wait.
+bool DeviceAllocator::waits_rather_than_grow(const Request& request) {
+  if (options_.stream_wait != StreamWait::before_growth || !may_wait(request)) return false;
+  if (request.pool.size_class() == stitch::SizeClass::small) return false;
+  {
+    const MutexLock lock(state_);
+    if (allocating_.size() == 1) return false;
+  }
+  return fences_.behind(request.stream.index);
+}
+
+// Where a stream waits rather than grow, it grows all the same by what the waits do not bring. What others are still at
+// work on comes back behind a wait only where there is nothing left to create: a copy, say, may take its time.
 DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) {
   if (!may_wait(request) || fences_.captured(request.stream.index)) return std::nullopt;
-  if (recall(request)) {
+  if (recall_loans(request)) {
     if (const Found found = fit(request)) return found;
   }
+  if (const Found found = stitch(request, {.reach = Reach::all_streams})) return found;
+  if (const Found found = borrow(request, Reach::all_streams)) return found;
+  if (request.waits) {
+    if (const Found found = stitch(request, {.reach = Reach::passed_streams})) return found;
+  }
+  if (!recall_all(request)) return std::nullopt;
+  if (const Found found = fit(request)) return found;
   if (const Found found = stitch(request, {.reach = Reach::all_streams})) return found;
   return borrow(request, Reach::all_streams);
 }

@@ -64,8 +64,7 @@ class Replayer {
         blocks_(trace.block_count),
         held_(simulator, trace.streams.size(), [this](std::uint32_t id) { use_completed(id); }) {
     if (options.verify) stamps_.emplace(stride);
-    if (options.lag_events == 0 || simulator == nullptr) return;
-    lag_.emplace(*simulator, streams_, trace.held_streams, options.lag_events);
+    if (options.lag_events != 0) lag_.emplace(*simulator, streams_, trace.held_streams, options.lag_events);
   }
 
   Result<ReplayReport> run();
@@ -203,9 +202,9 @@ Status Replayer::run_events(std::uint64_t begin, std::uint64_t end) {
     if (seconds != seconds_seen_) note_peak();  // the driver was called: more may be held
     target_.background_step();
     seconds_seen_ = record_.seconds();
+    report_.background_driver_seconds += seconds_seen_ - seconds;
     if (!lag_) continue;
     if (Status lagging = lag_->after_event(event.stream); !lagging) return lagging;
-    report_.background_driver_seconds += seconds_seen_ - seconds;
   }
   return {};
 }
@@ -282,6 +281,7 @@ Result<std::uint64_t> stamp_stride(driver::Driver& driver, const ReplayOptions& 
 Result<ReplayReport> replay(const DeviceTrace& trace, Target& target, driver::RecordDriver& record,
                             driver::StreamSimulator* streams, const ReplayOptions& options) {
   if (Status valid = check_indices(trace, options); !valid) return valid.error();
+  if (options.lag_events != 0 && streams == nullptr) return Error{ErrorCode::not_supported, Step::options, 0};
   std::uint64_t stride = 8;
   if (options.verify) {
     // Only the host driver's addresses are pointers that this process may read and write.

@@ -56,8 +56,9 @@ struct ReplayReport {
 // Without one (real streams) all streams keep up, and advance events do nothing.
 // A request that the target refuses for want of memory is counted; the block's later events are skipped.
 // At the end whatever is still live is freed, which is no part of what is measured: nothing of the target's is in use.
-// Errors: invalid_value (indices out of range), not_supported (verify on a driver whose addresses are not pointers:
-// any but host), and what the target returns other than out of memory: the replay ends there.
+// Errors: invalid_value (indices out of range), not_supported (a lag with no simulator; verify on a driver whose
+// addresses are not pointers: any but host), and what the target returns other than out of memory: the replay ends
+// there.
 Result<ReplayReport> replay(const DeviceTrace& trace, Target& target, driver::RecordDriver& record,
                             driver::StreamSimulator* streams, const ReplayOptions& options);
 

@@ -1,5 +1,7 @@
 #include "replay/lagging_streams.hpp"
 
+#include <algorithm>
+
 namespace gmlake::replay {
 
 LaggingStreams::LaggingStreams(driver::StreamSimulator& simulator, const std::vector<driver::Stream>& streams,
@@ -30,13 +32,27 @@ Status LaggingStreams::after_event(std::size_t stream) {
     state.enqueued = enqueued;
     due_.push_back({event_ + lag_, i, enqueued});
   }
-  for (; !due_.empty() && due_.front().event <= event_; due_.pop_front()) {
-    const Due& due = due_.front();
-    const driver::Stream due_stream = states_[due.stream].stream;
-    const std::uint64_t completed = simulator_.enqueued(due_stream) - simulator_.pending(due_stream);
-    if (completed < due.enqueued) simulator_.advance(due_stream, due.enqueued - completed);
-  }
+  complete_due();
   return {};
+}
+
+// A stream may wait for another, so what one completes may let another go on; what still waits stays due.
+void LaggingStreams::complete_due() {
+  const auto end = std::find_if(due_.begin(), due_.end(), [this](const Due& due) { return due.event > event_; });
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (auto due = due_.begin(); due != end; ++due) {
+      const driver::Stream stream = states_[due->stream].stream;
+      const std::uint64_t completed = simulator_.enqueued(stream) - simulator_.pending(stream);
+      if (completed < due->enqueued) moved |= simulator_.advance(stream, due->enqueued - completed) != 0;
+    }
+  }
+  while (!due_.empty() && due_.front().event <= event_) {
+    const Due& due = due_.front();
+    const driver::Stream stream = states_[due.stream].stream;
+    if (simulator_.enqueued(stream) - simulator_.pending(stream) < due.enqueued) break;
+    due_.pop_front();
+  }
 }
 
 }  // namespace gmlake::replay

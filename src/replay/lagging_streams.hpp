@@ -1,6 +1,7 @@
 // Streams that fall behind the host by a number of events, as those of a job do whose host enqueues faster than the
 // device works. An event of the trace stands for some work on its stream. That, and what the allocator enqueues (an
-// event's record, a wait), completes so many events of the trace later, or when somebody waits for it.
+// event's record, a wait), completes so many events of the trace later, a wait not before what it waits for, or when
+// somebody waits for it.
 // Not thread-safe: one thread replays.
 #pragma once
 
@@ -37,6 +38,8 @@ class LaggingStreams {
     std::size_t stream = 0;
     std::uint64_t enqueued = 0;  // these are complete once the event has come
   };
+
+  void complete_due();
 
   driver::StreamSimulator& simulator_;
   std::uint64_t lag_;

@@ -33,6 +33,26 @@ class Ladder : public testing::Test {
     EXPECT_TRUE(machine_.device().launch({0, stream}, {{address_of(pointer), bytes, true}}).ok());
   }
 
+  // With the memory that is left, a stream that is behind gets what it lacks, and the copy may go on; then the device
+  // waits for the copy. The host never does.
+  void wait_for_a_copy_once_nothing_is_left() {
+    for (const std::uint64_t stream : {1, 2}) machine_.streams().hold({0, stream});
+    machine_.deallocate(machine_.allocate(kGranule, 3), 3);  // there are several streams
+    void* first = machine_.allocate(25 * kGranule, 2);
+    for (const std::uint64_t stream : {1, 2}) use(first, 25 * kGranule, stream);
+    ASSERT_TRUE(machine_.allocator().try_record_stream(first, stream_handle(1)).ok());
+    machine_.deallocate(first, 2);
+    void* beside = machine_.allocate(15 * kGranule, 2);
+    EXPECT_EQ(machine_.stats().all.reserved_bytes.current, kLimit * kGranule);
+    EXPECT_EQ(machine_.calls().stream_wait, 0u);
+    void* back = machine_.allocate(25 * kGranule, 2);
+    EXPECT_EQ(machine_.calls().stream_wait, 1u);
+    EXPECT_EQ(machine_.streams().synchronizations(), 0u);
+    EXPECT_EQ(machine_.stats().num_alloc_retries, 0u);
+    machine_.streams().advance_all();
+    for (void* block : {beside, back}) machine_.deallocate(block, 2);
+  }
+
   Machine machine_;
 };
 
@@ -136,12 +156,37 @@ TEST_F(RoomyLadder, GrowsWhereTheDriverCannotSayWhetherAStreamIsIdle) {
   EXPECT_EQ(rungs().ooms, 0u);
 }
 
+// By growing, and not by way of what comes after: no cached memory goes back, and the host waits for nobody.
 TEST_F(RoomyLadder, MeetsARequestWhoseWaitIsRefused) {
   leave_memory_in_use(true);
   machine_.fault().arm({.kind = Step::stream_wait, .sticky = true, .code = ErrorCode::unknown});
   machine_.allocate(20 * kGranule, 2);
   EXPECT_EQ(held(), 60u);
-  EXPECT_EQ(rungs().ooms, 0u);
+  EXPECT_EQ(rungs().release + rungs().wait + rungs().ooms, 0u);
+  EXPECT_EQ(machine_.stats().num_alloc_retries, 0u);
+}
+
+TEST_F(RoomyLadder, MeetsARequestWhereTheOtherStreamIsCaptured) {
+  void* own = machine_.allocate(10 * kGranule, 2);
+  use(own, 10 * kGranule, 2);
+  machine_.deallocate(machine_.allocate(30 * kGranule, 1), 1);
+  machine_.streams().set_capture({0, 1}, driver::CaptureState::active);  // no event can be recorded on it
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(rungs().release + rungs().wait + rungs().ooms, 0u);
+  EXPECT_EQ(machine_.stats().num_alloc_retries, 0u);
+  EXPECT_EQ(machine_.streams().capture_state({0, 1}).value(), driver::CaptureState::active);
+  machine_.streams().set_capture({0, 1}, driver::CaptureState::none);
+}
+
+TEST_F(RoomyLadder, LetsNoSmallRequestWait) {
+  leave_memory_in_use(true);
+  const driver::CallCounts before = machine_.calls();
+  std::vector<void*> blocks;
+  for (int i = 0; i < 5; ++i) blocks.push_back(machine_.allocate(1 << 20, 2));
+  const driver::CallCounts made = machine_.calls() - before;
+  EXPECT_EQ(made.stream_wait + made.stream_query, 0u);
+  EXPECT_EQ(machine_.stats().borrowed_blocks, 0u);
 }
 
 TEST_F(RoomyLadderWithSlack, GrowsWithinTheSlack) {
@@ -158,16 +203,27 @@ TEST_F(RoomyLadderWithWaitsAtTheLimit, GrowsUpToTheLimit) {
   EXPECT_EQ(machine_.calls().stream_query + machine_.calls().stream_wait, 0u);
 }
 
-// What waits for a stream is not live: it is no reason to take more.
-TEST_F(RoomyLadder, RecallsWhatAStreamHasBorrowedAndFreed) {
-  machine_.deallocate(machine_.allocate(30 * kGranule, 3), 3);
-  void* borrowed = machine_.allocate(30 * kGranule, 2);
-  EXPECT_EQ(machine_.stats().borrowed_blocks, 1u);
-  use(borrowed, 30 * kGranule, 2);
-  machine_.deallocate(borrowed, 2);
-  machine_.allocate(20 * kGranule, 2);
-  EXPECT_EQ(held(), 30u);
-  EXPECT_GE(machine_.calls().stream_wait, 1u);
+// By the streams that have it: who has no part in it does not wait for them.
+TEST_F(RoomyLadder, RecallsWhatTheStreamItselfHasBorrowedAndFreed) {
+  for (const std::uint64_t asks : {2, 1}) {
+    machine_.deallocate(machine_.allocate(30 * kGranule, 3), 3);
+    void* borrowed = machine_.allocate(30 * kGranule, 2);
+    EXPECT_EQ(machine_.stats().borrowed_blocks, 1u);
+    use(borrowed, 30 * kGranule, 2);
+    machine_.deallocate(borrowed, 2);
+    void* own = machine_.allocate(kGranule, asks);
+    use(own, kGranule, asks);
+    const std::uint64_t before = machine_.calls().stream_wait;
+    machine_.allocate(20 * kGranule, asks);
+    EXPECT_EQ(machine_.calls().stream_wait - before > 0, asks == 2);
+    machine_.streams().hold({0, 3});
+    use(own, kGranule, 3);
+    machine_.streams().advance_all({0, 3});
+    EXPECT_EQ(machine_.streams().pending({0, 3}) > 0, asks == 2);  // behind the borrower
+    machine_.streams().advance_all();
+    machine_.streams().resume({0, 3});
+    machine_.restart();
+  }
 }
 
 TEST_F(Ladder, IsNotClimbedByAHit) {
@@ -272,6 +328,15 @@ TEST_F(LadderWithoutStreamWaits, WaitsOnTheHostForWhatAStreamStillUses) {
   EXPECT_EQ(machine_.allocate(30 * kGranule), first);
   EXPECT_EQ(rungs(), (Rungs{.own = 1, .wait = 1}));
   EXPECT_GE(machine_.streams().synchronizations(), 1u);
+}
+
+TEST_F(Ladder, WaitsForAUseAfterAFreeOnceTheLimitIsReached) { wait_for_a_copy_once_nothing_is_left(); }
+
+TEST_F(RoomyLadder, WaitsForAUseAfterAFreeOnceAnotherProcessHasTheRest) {
+  const std::uint64_t bytes = (512 - kLimit) * kGranule;
+  const driver::Handle taken = machine_.take_memory(bytes);
+  wait_for_a_copy_once_nothing_is_left();
+  machine_.return_memory(taken, bytes);
 }
 
 // Below the limit memory is created instead: a copy that is under way may take its time.

@@ -162,6 +162,21 @@ TEST_F(ScarcePrivatePools, TakeInNothingThatPendingWorkStillUses) {
   machine_.deallocate(waited, 1);
 }
 
+// What was freed in one comes back behind a fence, not by the order of its stream: a graph is launched on any.
+TEST_F(ScarcePrivatePools, GetNothingBackBehindAWaitOfAStream) {
+  begin(kFirst, only(1));
+  void* pointer = machine_.allocate(10 * kGranule, 1);
+  end(kFirst);
+  machine_.streams().hold({0, 3});
+  ASSERT_TRUE(machine_.device().launch({0, 3}, {{address_of(pointer), 10 * kGranule, true}}).ok());
+  expect_ok(allocator().try_record_stream(pointer, stream_handle(3)));
+  machine_.deallocate(pointer, 1);
+  EXPECT_EQ(machine_.refused(35 * kGranule, 1).code, ErrorCode::out_of_memory);
+  EXPECT_EQ(machine_.calls().stream_wait, 0u);
+  waits_ = 1;  // the host's, for all streams
+  release(kFirst);
+}
+
 TEST_F(PrivatePools, AreKeptApartFromEachOther) {
   begin(kFirst, only(1));
   begin(kSecond, only(2));

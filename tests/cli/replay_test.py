@@ -42,10 +42,14 @@ class Replay(ToolTest):
         prompt, = self.results("replay", trace)
         late, = self.results("replay", trace, "--lag", "1000")
         self.assertEqual(prompt["driver_calls"]["stream_wait"], 0)
+        self.assertGreater(prompt["background_driver_seconds"], 0)
         self.assertGreater(late["driver_calls"]["stream_wait"], 0)
         grown, = self.results("replay", trace, "--lag", "1000", "--set", "stream_wait=false")
         self.assertEqual(grown["driver_calls"]["stream_wait"], 0)
         self.assertGreater(grown["peak_reserved_bytes"], late["peak_reserved_bytes"])
+
+    def test_real_streams_have_no_lag(self):
+        self.refuse("replay", self.write_small(), "--driver", "cuda", "--lag", "5", why="")
 
     def test_running_out_on_the_whole_device_fails_for_any_allocator(self):
         path = self.write_two_halves(100 * GIB)

@@ -27,7 +27,7 @@ FIT_FIELDS = {
     "trace": str, "allocator": str, "driver": str, "device": int, "events": int, "peak_allocated_bytes": int,
     "min_capacity_bytes": int, "min_capacity_over_allocated": float, "replays": int}
 CALLS = ["reserve", "address_free", "create", "release", "map", "unmap", "set_access", "event_record",
-         "event_query", "event_synchronize", "stream_wait"]
+         "event_query", "event_synchronize", "stream_wait", "stream_query"]
 
 
 def run(*arguments, **options):

@@ -73,6 +73,32 @@ TEST_F(LaggingStreamsTest, GoOnFromWhatSomebodyWaitedFor) {
   EXPECT_EQ(simulator_.pending(kFirst), 2u);
 }
 
+TEST_F(LaggingStreamsTest, CompleteAWaitWithWhatItWaitsFor) {
+  begin(2);
+  const driver::Event of_second = record(kSecond);
+  EXPECT_TRUE(simulator_.stream_wait(kFirst, of_second).ok());
+  event(1);
+  event(1);
+  event(1);
+  EXPECT_EQ(simulator_.pending(kFirst), 0u);
+  simulator_.hold(kHeld);
+  const driver::Event of_held = record(kHeld);
+  EXPECT_TRUE(simulator_.stream_wait(kFirst, of_held).ok());
+  for (int i = 0; i < 5; ++i) event(1);
+  EXPECT_EQ(simulator_.pending(kFirst), 1u);
+  simulator_.resume(kHeld);
+  event(1);
+  EXPECT_EQ(simulator_.pending(kFirst), 0u);
+}
+
+TEST(Replay, RefusesALagOfRealStreams) {
+  TraceBuilder t;
+  t.alloc(2_MiB);
+  ModelRig rig("direct");
+  const Result<ReplayReport> report = replay(t.trace(), rig.target(), rig.record(), nullptr, {.lag_events = 1});
+  EXPECT_EQ(report.error(), (Error{ErrorCode::not_supported, Step::options, 0}));
+}
+
 TEST_F(LaggingStreamsTest, KeepUpAgainAtTheEnd) {
   begin(100);
   event(0);

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Replays jobs of several streams whose streams are behind the host, and shows what that costs in memory and waits.
+
+  python3 bench/lag.py --tool build/gmlake     raw results go to bench/results/lag.json; two minutes
+
+A stream may have what another has freed once its fence has passed, or behind a wait on the device. While streams keep up,
+as in all other replays, every fence has passed. Here what a stream was given completes a number of events later. Replayed
+are the recorded jobs of several streams, and those that bench/two_streams.py makes out of the others; with stream_wait as
+it is by default, at the limit alone, which none of these comes to, and PyTorch's expandable segments, which keep streams
+apart. A trace does not say where its streams wait for one another, so a stream looks idle here that would not be.
+These jobs have no promised figures. Exits 1 if one runs out of memory.
+"""
+import argparse
+import concurrent.futures
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from figures import ROOT, commit, machine, trace_name
+from two_streams import WAYS, read_blocks, write_trace
+
+RECORDED = ("bench/traces/fsdp.gmtrace", "bench/traces/neox_ro.gmtrace", "bench/traces/resnet_prefetch.gmtrace",
+            "examples/traces/opt_lro.pickle.gz")
+LAGS = (0, 1, 10, 100, 1000, 10000)
+LAG_OF_THE_OTHERS = 1000
+APART = "stream_offload"  # see traces/README.md
+SETTINGS = ("true", "limit")
+
+
+def replay(tool, trace, allocator, lag, stream_wait=None):
+    command = [str(tool), "replay", str(trace), "--allocator", allocator, "--lag", str(lag), "--json", "-"]
+    if stream_wait:
+        command += ["--set", f"stream_wait={stream_wait}"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode not in (0, 1):
+        raise RuntimeError(f"{trace}: {process.stderr}")
+    result = json.loads(process.stdout)["results"][0]
+    kept = ("allocator", "peak_allocated_bytes", "peak_reserved_bytes", "reserved_over_allocated", "driver_seconds", "ooms")
+    return {"source": trace_name(trace), "lag": lag, "stream_wait": stream_wait,
+            "stream_waits": result["driver_calls"]["stream_wait"], **{name: result[name] for name in kept}}
+
+
+def made_traces(tool, folder):
+    """Each of the other jobs on two streams, in each way: (trace, way)."""
+    sources = sorted((ROOT / "examples" / "traces").glob("*.pickle.gz"))
+    sources += sorted(path for path in (ROOT / "bench" / "traces").glob("*.gmtrace") if path.stem != APART)
+    for source in sources:
+        plain = source
+        if source.suffix == ".gz":
+            plain = folder / f"{trace_name(source)}.gmtrace"
+            subprocess.run([str(tool), "convert", str(source), str(plain)], check=True, capture_output=True)
+        blocks, count = read_blocks(plain)
+        for way in WAYS:
+            trace = folder / f"{trace_name(source)}-{way.__name__}.gmtrace"
+            write_trace(trace, trace.stem, way(blocks, count))
+            yield trace, way.__name__
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tool", type=pathlib.Path, default=ROOT / "build" / "gmlake")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench" / "results" / "lag.json")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="replays at a time; default: one a core")
+    options = parser.parse_args()
+    runs = []
+
+    def keep(future, way):
+        result = {"way": way, **future.result()}
+        runs.append(result)
+        print(f"{result['source']:<16} {way:<9} {result['allocator']:<16} stream_wait {result['stream_wait'] or '-':<6} "
+              f"lag {result['lag']:>6}  {result['reserved_over_allocated']:.4f}  "
+              f"{result['stream_waits']:>5} waits  driver {result['driver_seconds']:.3f} s", flush=True)
+
+    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        todo = []
+        for trace in RECORDED:
+            for lag in LAGS:
+                todo += [(pool.submit(replay, options.tool, ROOT / trace, "gmlake", lag, setting), "recorded")
+                         for setting in SETTINGS]
+            todo.append((pool.submit(replay, options.tool, ROOT / trace, "torch-expandable", 0), "recorded"))
+        for trace, way in made_traces(options.tool, pathlib.Path(scratch)):
+            todo += [(pool.submit(replay, options.tool, trace, "gmlake", LAG_OF_THE_OTHERS, setting), way)
+                     for setting in SETTINGS]
+        for future, way in todo:
+            keep(future, way)
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = options.out.with_suffix(".tmp")
+    temporary.write_text(json.dumps(
+        {"machine": machine(), "commit": commit(),
+         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+         "command": "python3 bench/lag.py", "runs": runs}, indent=1) + "\n")
+    temporary.replace(options.out)
+    return 1 if any(run["ooms"] for run in runs) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
