@@ -21,7 +21,7 @@ def lag_table(_):
                    if run["source"] == source and run["stream_wait"] == setting}
             most = max(own.values(), key=lambda run: run["stream_waits"])
             rows.append([source if setting == "limit" else "", f"`{setting}`",
-                         *(f"{own[lag]['reserved_over_allocated']:.4f}" for lag in lags), most["stream_waits"],
+                         *(f"{own[lag]['reserved_over_allocated']:.4f}" for lag in lags), str(most["stream_waits"]),
                          f"{own[0]['driver_seconds']:.3f} to {max(run['driver_seconds'] for run in own.values()):.3f}"])
         (apart,) = (run for run in runs if run["source"] == source and run["stream_wait"] is None)
         rows.append(["", "expandable segments", f"{apart['reserved_over_allocated']:.4f}", *[""] * (len(lags) - 1), "",

@@ -348,12 +348,13 @@ class DeviceAllocator {
   std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // The same for a few fences, by what Fences knows, of the first `left` streams of awaited_. True: there may be more.
   bool reclaim_some(std::size_t& left, std::uint64_t& returned) GMLAKE_REQUIRES(state_);
-  // Takes back behind waits on the device: what the request's stream has borrowed and freed, its owners wait for; or,
-  // where all else has failed, whatever one stream still uses that was borrowed, or freed on the request's stream.
-  bool recall_loans(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
-  bool recall_all(const Request& request) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
-  bool recall_from(const StreamState& user, std::optional<memory::StreamIndex> waiter, std::uint64_t bytes)
-      GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  // Takes back, behind waits on the device, what one stream alone still uses after its free: of what was borrowed, that
+  // which the request's stream owns or had; or, where all else has failed, all of it, and what was freed on that
+  // stream.
+  enum class Recall : std::uint8_t { own_loans, all };
+  bool recall(const Request& request, Recall what) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
+  bool recall_from(const StreamState& user, const Request& request, Recall what) GMLAKE_REQUIRES(grow_)
+      GMLAKE_EXCLUDES(state_);
   bool let_go(Deferred* deferred) GMLAKE_REQUIRES(state_);
   static std::uint64_t tick_after(const Deferred& deferred);
   // `tick`: of the stream whose pool it goes to.
@@ -478,7 +479,8 @@ class DeviceAllocator {
   PrivatePools private_pools_ GMLAKE_GUARDED_BY(state_);
   std::unordered_map<const stitch::Block*, Uses> uses_ GMLAKE_GUARDED_BY(state_);
   Slab<Deferred> deferred_ GMLAKE_GUARDED_BY(state_);
-  std::uint64_t spoiled_ GMLAKE_GUARDED_BY(state_) = 0;  // of them, those that a graph clears: nobody's any more
+  std::uint64_t pending_loans_ GMLAKE_GUARDED_BY(state_) = 0;  // of them, those that were borrowed
+  std::uint64_t spoiled_ GMLAKE_GUARDED_BY(state_) = 0;        // and those that a graph clears: nobody's any more
   IntrusiveList<Deferred, &Deferred::links> uncleared_ GMLAKE_GUARDED_BY(state_);  // used by nobody, and to be cleared
   std::vector<StreamState*> awaited_ GMLAKE_GUARDED_BY(state_);                    // those that something waits for
   mutable Usage usage_ GMLAKE_GUARDED_BY(state_);  // a reader settles pools first: settle_pools()

@@ -128,6 +128,7 @@ DeviceAllocator::Found DeviceAllocator::take_again(const Request& request) {
     shard.live.reserve(1);
     auto uses = uses_.extract(uses_.emplace(nullptr, Uses{{request.stream.index}, true}).first);
     deferred.block = nullptr;
+    --pending_loans_;
     if (history_.on()) note_completed(block->address, block->bytes, request.stream.index);
     block->state = stitch::State::live;
     block->tick_or_requested = request.requested;

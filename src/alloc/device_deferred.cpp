@@ -85,6 +85,7 @@ DeviceAllocator::Deferred* DeviceAllocator::defer(Block* block, memory::StreamIn
   // A borrowed block has an entry of each stream that used it, and comes back behind the fences of all of them.
   const bool borrowed = own != block->pool->stream();
   *deferred = {block, borrowed ? 0 : ++streams_[own]->tick, own, static_cast<std::uint32_t>(uses.size()), borrowed};
+  pending_loans_ += borrowed ? 1 : 0;
   drop_uses(*block);
   return deferred;
 }
@@ -149,41 +150,43 @@ void DeviceAllocator::complete(const Deferred& deferred, std::uint64_t tick) {
   const driver::Address address = block->address;
   const std::uint64_t bytes = block->bytes;
   const std::size_t runs_before = pool.settled_runs();
+  pending_loans_ -= deferred.borrowed ? 1 : 0;
   pool.give_back(block, tick);
   if (history_.on()) note_completed(address, bytes, deferred.borrowed ? deferred.own_stream : pool.stream());
   usage_.complete(pool.size_class(), bytes, runs_before, pool.settled_runs());
 }
 
-bool DeviceAllocator::recall_loans(const Request& request) {
-  return recall_from(request.stream, std::nullopt, request.bytes);
-}
-
-bool DeviceAllocator::recall_all(const Request& request) {
+bool DeviceAllocator::recall(const Request& request, Recall what) {
+  if (options_.zero_on_free) return false;  // such a block is cleared before it is anyone's: device_clear.cpp
   std::vector<const StreamState*> users;
   {
     const MutexLock lock(state_);
+    if (what == Recall::own_loans && pending_loans_ == 0) return false;
     for (const StreamState* stream : awaited_) users.push_back(stream);
   }
   bool recalled = false;
-  for (const StreamState* user : users) recalled |= recall_from(*user, request.stream.index, UINT64_MAX);
+  for (const StreamState* user : users) recalled |= recall_from(*user, request, what);
   return recalled;
 }
 
-// Makes owners wait for `user`, on the device, and gives them back what it alone still uses, the oldest first, until it
-// is `bytes`: what it has borrowed, and where the owner is `waiter`, what was freed on that. Their own order does then.
-bool DeviceAllocator::recall_from(const StreamState& user, std::optional<memory::StreamIndex> waiter,
-                                  std::uint64_t bytes) {
-  if (options_.zero_on_free) return false;  // such a block is cleared before it is anyone's: device_clear.cpp
+// Makes owners wait for `user`, on the device, and gives them back what it alone still uses, the oldest first and no
+// more than the request takes: their own order does then.
+bool DeviceAllocator::recall_from(const StreamState& user, const Request& request, Recall what) {
+  const auto is_meant = [&](const Deferred& deferred) GMLAKE_REQUIRES(state_) {
+    if (deferred.block == nullptr || deferred.fences_left != 1) return false;
+    const Pool& pool = *deferred.block->pool;
+    const bool owns = pool.stream() == request.stream.index;
+    if (what == Recall::own_loans) return deferred.borrowed && (owns || &user == &request.stream);
+    return deferred.borrowed || (owns && !pool.pinned());
+  };
   const auto for_each_block = [&](auto&& visit) GMLAKE_REQUIRES(state_) {
     const std::size_t count = std::min(user.awaited.size(), kPendingToRecall);
-    std::uint64_t left = bytes;
+    std::uint64_t left = what == Recall::own_loans ? request.bytes : UINT64_MAX;
     for (std::size_t i = 0; i < count && left > 0; ++i) {
       Deferred& deferred = *user.awaited[i].deferred;
-      if (deferred.block == nullptr || deferred.fences_left != 1) continue;
-      const Pool& pool = *deferred.block->pool;
-      if (!deferred.borrowed && (pool.stream() != waiter || pool.pinned())) continue;
+      if (!is_meant(deferred)) continue;
       left -= std::min(left, deferred.block->bytes);
-      visit(deferred, memory::Fence{pool.stream(), user.awaited[i].tick});
+      visit(deferred, memory::Fence{deferred.block->pool->stream(), user.awaited[i].tick});
     }
   };
   std::vector<memory::Fence> waits;  // an owner, and the tick of `user` that it waits for
@@ -237,6 +240,7 @@ void DeviceAllocator::check_deferred(std::uint64_t pending_blocks) const {
   std::size_t awaited = 0;
   std::unordered_map<const Deferred*, std::uint32_t> fences_of;
   std::uint64_t taken_again = 0;
+  std::uint64_t loans = 0;
   for (const auto& stream : streams_) {
     awaited += !stream->awaited.empty();
     std::uint64_t last = 0;
@@ -252,6 +256,7 @@ void DeviceAllocator::check_deferred(std::uint64_t pending_blocks) const {
   for (const auto& [deferred, count] : fences_of) {
     GMLAKE_CHECK_EQ(count, deferred->fences_left);
     taken_again += deferred->block == nullptr;
+    loans += deferred->block != nullptr && deferred->borrowed;
   }
   std::uint64_t uncleared = uncleared_.size() + spoiled_;
   for (const auto& stream : streams_) uncleared += stream->clearing;
@@ -259,6 +264,7 @@ void DeviceAllocator::check_deferred(std::uint64_t pending_blocks) const {
     GMLAKE_CHECK(each->fences_left == 0 && each->block->state == stitch::State::pending);
   }
   GMLAKE_CHECK_EQ(awaited, awaited_.size());
+  GMLAKE_CHECK_EQ(loans, pending_loans_);
   GMLAKE_CHECK_EQ(fences_of.size() + uncleared, deferred_.live_count());
   GMLAKE_CHECK_EQ(pending_blocks + taken_again, deferred_.live_count());
 }

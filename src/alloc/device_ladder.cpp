@@ -144,7 +144,7 @@ bool DeviceAllocator::waits_rather_than_grow(const Request& request) {
 // work on comes back behind a wait only where there is nothing left to create: a copy, say, may take its time.
 DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) {
   if (!may_wait(request) || fences_.captured(request.stream.index)) return std::nullopt;
-  if (recall_loans(request)) {
+  if (recall(request, Recall::own_loans)) {
     if (const Found found = fit(request)) return found;
   }
   if (const Found found = stitch(request, {.reach = Reach::all_streams})) return found;
@@ -152,7 +152,7 @@ DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) 
   if (request.waits) {
     if (const Found found = stitch(request, {.reach = Reach::passed_streams})) return found;
   }
-  if (!recall_all(request)) return std::nullopt;
+  if (!recall(request, Recall::all)) return std::nullopt;
   if (const Found found = fit(request)) return found;
   if (const Found found = stitch(request, {.reach = Reach::all_streams})) return found;
   return borrow(request, Reach::all_streams);
