@@ -339,6 +339,39 @@ TEST_F(ScarceZeroOnFree, ARequestWaitsForWhatIsToBeCleared) {
   machine_.deallocate(other, 3);
 }
 
+// Where the stream that clears is behind, there are two waits: for the last use, and for the zeros.
+TEST_F(ScarceZeroOnFree, ARequestWaitsForTheZeros) {
+  for (const std::uint64_t stream : {1, 2}) machine_.streams().hold({0, stream});
+  void* pointer = allocate_and_write(8 * kGranule, 1);
+  run(pointer, 8 * kGranule, 2, {});
+  record(pointer, 2);
+  machine_.deallocate(pointer, 1);
+  void* other = machine_.allocate(8 * kGranule, 3);
+  expect_zeros(other, 8 * kGranule, 3);
+  EXPECT_EQ(looks_, 1);
+  machine_.deallocate(other, 3);
+}
+
+// What is cleared is free at a point behind the zeros, and not at that of its free, which the stream may have come to.
+TEST_F(ScarceZeroOnFree, AnotherStreamDoesNotHaveItBeforeTheZeros) {
+  machine_.streams().hold({0, 3});
+  void* pointer = allocate_and_write(8 * kGranule, 1);
+  run(pointer, 8 * kGranule, 3, {});
+  record(pointer, 3);
+  machine_.deallocate(pointer, 1);
+  void* beside = machine_.allocate(kGranule, 2);  // looks at all streams: the first has come to the free
+  machine_.streams().hold({0, 1});
+  machine_.streams().resume({0, 3});
+  void* other = machine_.allocate(8 * kGranule, 2);
+  EXPECT_EQ(machine_.calls().clear, 1u);
+  expect_zeros(other, 8 * kGranule, 2);
+  EXPECT_EQ(looks_, 0);
+  machine_.streams().advance_all({0, 1});
+  machine_.streams().advance_all({0, 2});
+  EXPECT_EQ(looks_, 1);
+  for (void* block : {beside, other}) machine_.deallocate(block, 2);
+}
+
 // Over 200 frees, more than are cleared at once, with a capture in between: none is lost, none is cleared twice.
 TEST_F(ZeroOnFree, ManyThatHadToWaitAreAllCleared) {
   std::vector<void*> blocks;
