@@ -39,6 +39,8 @@ ExitCode replay_one(const Arguments& arguments) {
   }
   if (arguments.stride_bytes != 0 && !arguments.verify)
     throw CommandError("--verify-stride means nothing without --verify");
+  if (arguments.lag_events != 0 && arguments.driver == "cuda")
+    throw CommandError("--lag is for simulated streams: those of a GPU are as far behind as they are");
   const auto settings = parse_settings(arguments.settings);
   if (arguments.allocator == "gmlake") check_settings(settings);
   Progress progress(2);  // most traces are of one device

@@ -348,10 +348,9 @@ class DeviceAllocator {
   std::uint64_t reclaim_deferred() GMLAKE_EXCLUDES(state_);
   // The same for a few fences, by what Fences knows, of the first `left` streams of awaited_. True: there may be more.
   bool reclaim_some(std::size_t& left, std::uint64_t& returned) GMLAKE_REQUIRES(state_);
-  // Takes back, behind waits on the device, what one stream alone still uses after its free: of what was borrowed, that
-  // which the request's stream owns or had; or, where all else has failed, all of it, and what was freed on that
-  // stream.
-  enum class Recall : std::uint8_t { own_loans, all };
+  // Takes back, behind waits on the device, what one stream alone still uses after its free: what was borrowed; or,
+  // where all else has failed, also what was freed on the request's stream.
+  enum class Recall : std::uint8_t { loans, all };
   bool recall(const Request& request, Recall what) GMLAKE_REQUIRES(grow_) GMLAKE_EXCLUDES(state_);
   bool recall_from(const StreamState& user, const Request& request, Recall what) GMLAKE_REQUIRES(grow_)
       GMLAKE_EXCLUDES(state_);

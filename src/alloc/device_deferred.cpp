@@ -161,7 +161,7 @@ bool DeviceAllocator::recall(const Request& request, Recall what) {
   std::vector<const StreamState*> users;
   {
     const MutexLock lock(state_);
-    if (what == Recall::own_loans && pending_loans_ == 0) return false;
+    if (what == Recall::loans && pending_loans_ == 0) return false;
     for (const StreamState* stream : awaited_) users.push_back(stream);
   }
   bool recalled = false;
@@ -170,18 +170,17 @@ bool DeviceAllocator::recall(const Request& request, Recall what) {
 }
 
 // Makes owners wait for `user`, on the device, and gives them back what it alone still uses, the oldest first and no
-// more than the request takes: their own order does then.
+// more than the request takes: their own order does then. Who has no part in the request does not wait while idle.
 bool DeviceAllocator::recall_from(const StreamState& user, const Request& request, Recall what) {
   const auto is_meant = [&](const Deferred& deferred) GMLAKE_REQUIRES(state_) {
     if (deferred.block == nullptr || deferred.fences_left != 1) return false;
     const Pool& pool = *deferred.block->pool;
     const bool owns = pool.stream() == request.stream.index;
-    if (what == Recall::own_loans) return deferred.borrowed && (owns || &user == &request.stream);
-    return deferred.borrowed || (owns && !pool.pinned());
+    return deferred.borrowed || (what == Recall::all && owns && !pool.pinned());
   };
   const auto for_each_block = [&](auto&& visit) GMLAKE_REQUIRES(state_) {
     const std::size_t count = std::min(user.awaited.size(), kPendingToRecall);
-    std::uint64_t left = what == Recall::own_loans ? request.bytes : UINT64_MAX;
+    std::uint64_t left = what == Recall::loans ? request.bytes : UINT64_MAX;
     for (std::size_t i = 0; i < count && left > 0; ++i) {
       Deferred& deferred = *user.awaited[i].deferred;
       if (!is_meant(deferred)) continue;
@@ -206,8 +205,13 @@ bool DeviceAllocator::recall_from(const StreamState& user, const Request& reques
       return std::find(forgotten_.begin(), forgotten_.end(), owner) != forgotten_.end();
     });
   }
+  const auto has_part = [&](const memory::Fence& wait) {
+    return wait.stream == request.stream.index || user.index == request.stream.index;
+  };
   std::erase_if(waits, [&](const memory::Fence& wait) {
-    return wait.stream != user.index && !fences_.make_stream_wait(wait.stream, {user.index, wait.tick}).ok();
+    if (wait.stream == user.index) return false;
+    if (what == Recall::loans && !has_part(wait) && !fences_.behind(wait.stream)) return true;
+    return !fences_.make_stream_wait(wait.stream, {user.index, wait.tick}).ok();
   });
   if (waits.empty()) return false;
   bool recalled = false;

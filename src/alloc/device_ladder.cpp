@@ -119,6 +119,8 @@ DeviceAllocator::Found DeviceAllocator::try_passed_streams(const Request& reques
   take_in(request);
   if (const Found found = fit(request)) return found;
   if (const Found found = stitch(request, {.reach = Reach::passed_streams, .growth = growth})) return found;
+  // Small requests come by the thousand: each of them would borrow anew, where a granule that moves serves many.
+  if (request.waits && request.pool.size_class() == stitch::SizeClass::small) return std::nullopt;
   return borrow(request, Reach::passed_streams);
 }
 
@@ -128,11 +130,9 @@ bool DeviceAllocator::may_wait(const Request& request) const {
 }
 
 // A stream that has work before it comes to this request later anyway, and as a rule about as late as others come to
-// what they have freed: the streams of a job fall behind together. An idle one could start at once. Small requests are
-// not worth a wait.
+// what they have freed: the streams of a job fall behind together. An idle one could start at once.
 bool DeviceAllocator::waits_rather_than_grow(const Request& request) {
   if (options_.stream_wait != StreamWait::before_growth || !may_wait(request)) return false;
-  if (request.pool.size_class() == stitch::SizeClass::small) return false;
   {
     const MutexLock lock(state_);
     if (allocating_.size() == 1) return false;
@@ -144,7 +144,7 @@ bool DeviceAllocator::waits_rather_than_grow(const Request& request) {
 // work on comes back behind a wait only where there is nothing left to create: a copy, say, may take its time.
 DeviceAllocator::Found DeviceAllocator::try_stream_wait(const Request& request) {
   if (!may_wait(request) || fences_.captured(request.stream.index)) return std::nullopt;
-  if (recall(request, Recall::own_loans)) {
+  if (recall(request, Recall::loans)) {
     if (const Found found = fit(request)) return found;
   }
   if (const Found found = stitch(request, {.reach = Reach::all_streams})) return found;

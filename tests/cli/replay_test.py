@@ -49,7 +49,7 @@ class Replay(ToolTest):
         self.assertGreater(grown["peak_reserved_bytes"], late["peak_reserved_bytes"])
 
     def test_real_streams_have_no_lag(self):
-        self.refuse("replay", self.write_small(), "--driver", "cuda", "--lag", "5", why="")
+        self.refuse("replay", self.write_small(), "--driver", "cuda", "--lag", "5", why="--lag")
 
     def test_running_out_on_the_whole_device_fails_for_any_allocator(self):
         path = self.write_two_halves(100 * GIB)
