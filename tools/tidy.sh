@@ -16,7 +16,10 @@ sources() {
 import json, os, sys
 folder = os.path.realpath(sys.argv[1])
 tops = [os.path.join(top, part) + os.sep for top in (os.getcwd(), folder) for part in ("src", "cli")]
-files = {entry["file"] for entry in json.load(open(os.path.join(folder, "compile_commands.json")))}
+path = os.path.join(folder, "compile_commands.json")
+if not os.path.exists(path):
+    sys.exit(f"tools/tidy.sh: there is no {path}: configure that folder first")
+files = {entry["file"] for entry in json.load(open(path))}
 names = sorted(name for name in files if name.startswith(tuple(tops)))
 print("\n".join(names) or sys.exit(f"tools/tidy.sh: {folder} compiles nothing of src/ or cli/"))
 PYTHON
