@@ -200,12 +200,12 @@ TEST_F(RoomyLadder, MovesAGranuleForSmallRequestsAndLendsThemNothing) {
 
 // For the stream that borrowed it, or its owner. For others only where the owner has work before it anyway.
 TEST_F(RoomyLadder, TakesBackWhatWasBorrowedOnceItIsFree) {
-  constexpr std::uint64_t kOwner = 3, kBorrower = 2, kOther = 1;
+  constexpr std::uint64_t kOwner = 3, kBorrower = 2, kThird = 1;
   struct Case {
     std::uint64_t asks;
     bool owner_works;
   };
-  for (const Case& each : {Case{kBorrower, false}, Case{kOwner, true}, Case{kOther, true}, Case{kOther, false}}) {
+  for (const Case& each : {Case{kBorrower, false}, Case{kOwner, true}, Case{kThird, true}, Case{kThird, false}}) {
     void* own = machine_.allocate(kGranule, each.asks);
     machine_.deallocate(machine_.allocate(30 * kGranule, kOwner), kOwner);
     void* borrowed = machine_.allocate(30 * kGranule, kBorrower);
@@ -217,7 +217,7 @@ TEST_F(RoomyLadder, TakesBackWhatWasBorrowedOnceItIsFree) {
     use(own, kGranule, each.asks);
     const std::uint64_t before = machine_.calls().stream_wait;
     machine_.allocate(20 * kGranule, each.asks);
-    const bool recalled = each.asks != kOther || each.owner_works;
+    const bool recalled = each.asks != kThird || each.owner_works;
     EXPECT_EQ(machine_.calls().stream_wait - before > 0, recalled);
     EXPECT_EQ(held(), recalled ? 31u : 51u);
     machine_.streams().advance_all({0, kOwner});
