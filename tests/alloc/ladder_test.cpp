@@ -198,6 +198,20 @@ TEST_F(RoomyLadder, MovesAGranuleForSmallRequestsAndLendsThemNothing) {
   machine_.deallocate(pins, 3);
 }
 
+TEST_F(RoomyLadderWithSlack, GrowsWithinTheSlack) {
+  leave_memory_in_use(true);
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(machine_.calls().stream_wait, 0u);
+}
+
+TEST_F(RoomyLadderWithWaitsAtTheLimit, GrowsUpToTheLimit) {
+  leave_memory_in_use(true);
+  machine_.allocate(20 * kGranule, 2);
+  EXPECT_EQ(held(), 60u);
+  EXPECT_EQ(machine_.calls().stream_query + machine_.calls().stream_wait, 0u);
+}
+
 // For the stream that borrowed it, or its owner. For others only where the owner has work before it anyway.
 TEST_F(RoomyLadder, TakesBackWhatWasBorrowedOnceItIsFree) {
   constexpr std::uint64_t kOwner = 3, kBorrower = 2, kThird = 1;
@@ -227,6 +241,112 @@ TEST_F(RoomyLadder, TakesBackWhatWasBorrowedOnceItIsFree) {
     machine_.restart();
   }
 }
+
+TEST_F(Ladder, IsNotClimbedByAHit) {
+  machine_.deallocate(machine_.allocate(10 * kGranule));
+  const Rungs before = rungs();
+  machine_.deallocate(machine_.allocate(9 * kGranule));
+  EXPECT_EQ(rungs(), before);
+}
+
+TEST_F(Ladder, BeginsWithTheStreamsOwnMemory) {
+  std::vector<void*> blocks;
+  for (int i = 0; i < 4; ++i) blocks.push_back(machine_.allocate(10 * kGranule));
+  EXPECT_EQ(rungs(), (Rungs{.own = 4}));
+  machine_.deallocate(blocks[0]);
+  machine_.deallocate(blocks[2]);
+  void* stitched = machine_.allocate(20 * kGranule);
+  EXPECT_EQ(rungs(), (Rungs{.own = 5}));
+  EXPECT_GE(machine_.stats().moved_bytes, 10 * kGranule);
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 40 * kGranule);
+  for (void* block : {blocks[1], blocks[3], stitched}) machine_.deallocate(block);
+}
+
+// What a stitch leaves behind is stale until the device has come past it: only then may its place be mapped again.
+TEST_F(Ladder, FillsTheHolesOfAnEarlierStitchOnceTheDeviceHasPassedIt) {
+  for (const bool passed : {true, false}) {
+    if (!passed) machine_.streams().hold({0, 0});
+    std::vector<void*> blocks;
+    for (int i = 0; i < 4; ++i) blocks.push_back(machine_.allocate(10 * kGranule));
+    for (void* block : {blocks[0], blocks[2]}) machine_.deallocate(block);
+    use(blocks[1], 10 * kGranule, 0);
+    void* stitched = machine_.allocate(20 * kGranule);  // out of the two: 20 granules move, and leave two holes
+    EXPECT_EQ(machine_.stats().moved_bytes, 20 * kGranule);
+    for (void* block : {blocks[1], blocks[3]}) machine_.deallocate(block);
+    void* beside = machine_.allocate(20 * kGranule);  // a run and the hole beside it are cheaper than 20 more moves
+    EXPECT_EQ(machine_.stats().moved_bytes, (passed ? 30 : 40) * kGranule);
+    EXPECT_EQ(machine_.stats().mappings_retired, passed ? 10u : 0u);
+    for (void* block : {stitched, beside}) machine_.deallocate(block);
+    machine_.streams().advance_all();
+    machine_.restart();
+  }
+}
+
+TEST_F(Ladder, GoesOnToWhatOtherStreamsAreDoneWith) {
+  machine_.deallocate(machine_.allocate(30 * kGranule, 1), 1);
+  void* block = machine_.allocate(30 * kGranule, 2);
+  EXPECT_EQ(rungs(), (Rungs{.own = 1, .passed = 1}));
+  EXPECT_EQ(machine_.calls().stream_wait, 0u);
+  machine_.deallocate(block, 2);
+}
+
+TEST_F(Ladder, ThenPlacesAWaitOnTheDevice) {
+  machine_.streams().hold({0, 1});
+  void* first = machine_.allocate(30 * kGranule, 1);
+  use(first, 30 * kGranule, 1);
+  machine_.deallocate(first, 1);
+  void* block = machine_.allocate(30 * kGranule, 2);
+  EXPECT_EQ(rungs(), (Rungs{.own = 1, .stream_wait = 1}));
+  EXPECT_EQ(machine_.streams().synchronizations(), 0u);
+  machine_.streams().advance_all();
+  machine_.deallocate(block, 2);
+}
+
+TEST_F(LadderWithoutStreamWaits, WaitsForTheDeviceLast) {
+  machine_.streams().hold({0, 1});
+  void* first = machine_.allocate(30 * kGranule, 1);
+  use(first, 30 * kGranule, 1);
+  machine_.deallocate(first, 1);
+  void* block = machine_.allocate(30 * kGranule, 2);
+  EXPECT_EQ(rungs(), (Rungs{.own = 1, .wait = 1}));
+  EXPECT_EQ(machine_.calls().stream_wait, 0u);
+  EXPECT_GE(machine_.streams().synchronizations(), 1u);
+  machine_.deallocate(block, 2);
+}
+
+// The device waits for one stream that still uses a block after its free, the host where there are more.
+TEST_F(Ladder, WaitsForWhatStreamsStillUseAfterAFree) {
+  for (const std::uint64_t users : {1, 2}) {
+    void* first = machine_.allocate(30 * kGranule);
+    for (std::uint64_t stream = 1; stream <= users; ++stream) {
+      machine_.streams().hold({0, stream});
+      use(first, 30 * kGranule, stream);
+      ASSERT_TRUE(machine_.allocator().try_record_stream(first, stream_handle(stream)).ok());
+    }
+    machine_.deallocate(first);
+    void* block = machine_.allocate(30 * kGranule);
+    EXPECT_EQ(block, first);
+    EXPECT_EQ(rungs(), (users == 1 ? Rungs{.own = 1, .stream_wait = 1} : Rungs{.own = 1, .wait = 1}));
+    EXPECT_EQ(machine_.streams().synchronizations() > 0, users == 2);
+    EXPECT_EQ(machine_.streams().pending({0, 0}) > 0, users == 1);  // work on the block comes behind the other stream
+    machine_.deallocate(block);
+    machine_.streams().advance_all();
+    machine_.restart();
+  }
+}
+
+TEST_F(LadderWithoutStreamWaits, WaitsOnTheHostForWhatAStreamStillUses) {
+  machine_.streams().hold({0, 1});
+  void* first = machine_.allocate(30 * kGranule);
+  use(first, 30 * kGranule, 1);
+  ASSERT_TRUE(machine_.allocator().try_record_stream(first, stream_handle(1)).ok());
+  machine_.deallocate(first);
+  EXPECT_EQ(machine_.allocate(30 * kGranule), first);
+  EXPECT_EQ(rungs(), (Rungs{.own = 1, .wait = 1}));
+  EXPECT_GE(machine_.streams().synchronizations(), 1u);
+}
+
+TEST_F(Ladder, WaitsForAUseAfterAFreeOnceTheLimitIsReached) { wait_for_a_copy_once_nothing_is_left(); }
 
 TEST_F(RoomyLadder, WaitsForAUseAfterAFreeOnceAnotherProcessHasTheRest) {
   const std::uint64_t bytes = (512 - kLimit) * kGranule;

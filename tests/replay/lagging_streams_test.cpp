@@ -12,6 +12,12 @@
 namespace gmlake::replay {
 namespace {
 
+ReplayOptions lagging(std::uint64_t events) {
+  ReplayOptions options;
+  options.lag_events = events;
+  return options;
+}
+
 using namespace gmlake::literals;
 
 constexpr driver::Stream kFirst{0, 1}, kSecond{0, 2}, kHeld{0, 3};
@@ -95,7 +101,7 @@ TEST(Replay, RefusesALagOfRealStreams) {
   TraceBuilder t;
   t.alloc(2_MiB);
   ModelRig rig("direct");
-  const Result<ReplayReport> report = replay(t.trace(), rig.target(), rig.record(), nullptr, {.lag_events = 1});
+  const Result<ReplayReport> report = replay(t.trace(), rig.target(), rig.record(), nullptr, lagging(1));
   EXPECT_EQ(report.error(), (Error{ErrorCode::not_supported, Step::options, 0}));
 }
 
@@ -119,7 +125,7 @@ TEST(Replay, OfLaggingStreamsShowsWhatTheLagCosts) {
     t->alloc(40_MiB, side);
   }
   const auto replay = [](TraceBuilder& t, std::uint64_t lag) {
-    return ModelRig("gmlake").replay(t.trace(), {.lag_events = lag});
+    return ModelRig("gmlake").replay(t.trace(), lagging(lag));
   };
   for (TraceBuilder* t : {&idle, &busy}) {
     const std::uint64_t live = t == &busy ? 42_MiB : 40_MiB;
