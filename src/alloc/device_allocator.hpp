@@ -234,6 +234,7 @@ class DeviceAllocator {
   // cache: of `heir`, where there is one, and of the pools' own streams.
   void settle_estates(StreamState* heir) GMLAKE_REQUIRES(grow_, state_);
   bool settle_stream(StreamState& gone, StreamState* heir) GMLAKE_REQUIRES(grow_, state_);
+  StreamState* find_heir() GMLAKE_REQUIRES(grow_, state_);
 
   // What a shortage leads to: device_oom.cpp.
   void note_rung(Rung rung, OutOfMemoryReport& report) GMLAKE_REQUIRES(grow_);

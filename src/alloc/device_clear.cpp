@@ -9,8 +9,8 @@
 //
 // What cannot be cleared now stays out of use and is tried again at the next free or slow request: while its stream is
 // captured, where the zeros would go into a graph, and be written again at every launch; and once its stream is
-// forgotten, until another stream inherits the pool. The background worker clears nothing: it enqueues on no stream
-// that a handle names.
+// forgotten, until another stream inherits the pool, as one does when memory is trimmed. The background worker clears
+// nothing: it enqueues on no stream that a handle names.
 #include <algorithm>
 
 #include "alloc/device_allocator.hpp"

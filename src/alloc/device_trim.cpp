@@ -150,7 +150,7 @@ void DeviceAllocator::give_back_cached(std::uint64_t keep_bytes) {
   reclaim_deferred();
   {
     const MutexLock lock(state_);
-    settle_estates(nullptr);
+    settle_estates(options_.zero_on_free ? find_heir() : nullptr);
   }
   if (clear_freed(SIZE_MAX)) wait_for_all_streams();
   mappings_.retire(fences_, 0);
@@ -162,6 +162,13 @@ void DeviceAllocator::give_back_cached(std::uint64_t keep_bytes) {
     const MutexLock lock(state_);
     settle_estates(nullptr);  // streams that have nothing left
   }
+}
+
+// A stream that clears what forgotten ones have left, if there is one.
+DeviceAllocator::StreamState* DeviceAllocator::find_heir() {
+  const auto found =
+      std::find_if(allocating_.begin(), allocating_.end(), [](const StreamState* stream) { return !stream->closing; });
+  return found == allocating_.end() ? nullptr : *found;
 }
 
 bool DeviceAllocator::take_room(std::uint64_t bytes, bool refused) {

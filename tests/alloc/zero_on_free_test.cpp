@@ -284,6 +284,40 @@ TEST_F(ZeroOnFree, WhatAForgottenStreamLeavesIsCleared) {
 }
 
 // What the driver would not clear nobody gets; the next free tries again.
+// Somebody else's stream clears it then, though nobody asks for memory on it.
+TEST_F(ZeroOnFree, TrimGivesBackWhatAForgottenStreamLeft) {
+  machine_.deallocate(machine_.allocate(kGranule, 4), 4);
+  machine_.streams().hold({0, 3});
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  run(pointer, 4 * kGranule, 3, {});
+  record(pointer, 3);
+  machine_.deallocate(pointer, 1);
+  EXPECT_TRUE(machine_.allocator().forget_stream(stream_handle(1)).ok());
+  EXPECT_TRUE(machine_.streams().destroy_stream({0, 1}).ok());
+  EXPECT_TRUE(machine_.allocator().trim().ok());
+  machine_.allocator().check();
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 0u);
+  EXPECT_EQ(machine_.calls().clear, 2u);
+  EXPECT_TRUE(machine_.streams().violations().empty());
+}
+
+TEST_F(ZeroOnFree, TrimGivesBackWhatAForgottenStreamLeftInAPrivatePool) {
+  constexpr PoolId kPool{1, 0};
+  machine_.deallocate(machine_.allocate(kGranule, 4), 4);
+  ASSERT_TRUE(
+      machine_.allocator().begin_pool(kPool, 0, [](StreamHandle asked) { return asked == stream_handle(1); }).ok());
+  void* pointer = allocate_and_write(4 * kGranule, 1);
+  ASSERT_TRUE(machine_.allocator().end_pool(kPool, 0).ok());
+  machine_.deallocate(pointer, 1);
+  EXPECT_TRUE(machine_.allocator().forget_stream(stream_handle(1)).ok());
+  EXPECT_TRUE(machine_.streams().destroy_stream({0, 1}).ok());
+  ASSERT_TRUE(machine_.allocator().release_pool(kPool, 0).ok());
+  EXPECT_TRUE(machine_.allocator().trim().ok());
+  machine_.allocator().check();
+  EXPECT_EQ(machine_.stats().all.reserved_bytes.current, 0u);
+  EXPECT_TRUE(machine_.streams().violations().empty());
+}
+
 TEST_F(ZeroOnFree, WhatCannotBeClearedStaysOutOfUse) {
   void* pointer = allocate_and_write(4 * kGranule, 1);
   void* small = machine_.allocate(512, 1);
