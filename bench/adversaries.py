@@ -13,14 +13,13 @@ first one never fails later. The model driver keeps its own clock, so all but th
 Exits 1 if a bound does not hold.
 """
 import argparse
-import datetime
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
 
-from figures import ROOT, commit, machine
+from figures import ROOT, keep
 
 RATIO_BOUND = 1.05
 EPOCHS_LIMIT = 1.05
@@ -102,13 +101,7 @@ def main():
                           f"   {medians[0]:.3f} {medians[1]:.3f} {medians[2]:.3f}; {pinned:.3f}, {seconds:.2f}", flush=True)
     print(f"{missed} bounds missed")
     if not options.smoke and options.pattern is None:
-        document = {"machine": machine(), "commit": commit(),
-                    "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-                    "command": "python3 bench/adversaries.py", "results": results}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_suffix(".tmp")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(options.out)
+        keep(options.out, "python3 bench/adversaries.py", results=results)
     return 1 if missed else 0
 
 

@@ -163,6 +163,16 @@ def commit():
     return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
+def keep(path, command, **found):
+    """Writes a result file, whole or not at all: what was found, and where, when and how."""
+    document = {"machine": machine(), "commit": commit(),
+                "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(), "command": command, **found}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    temporary.replace(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tool", type=pathlib.Path, default=ROOT / "build" / "gmlake")
@@ -187,13 +197,7 @@ def main():
         if trace_name(path) == "llama7b_lr":
             check_speed(options, figures, path, kept["speed"])
     if not options.smoke and not options.only:
-        document = {"machine": machine(), "commit": commit(),
-                    "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-                    "command": "make figures", "figures": figures.rows, **kept}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_suffix(".tmp")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(options.out)
+        keep(options.out, "make figures", figures=figures.rows, **kept)
     missed = sum(not row["met"] for row in figures.rows)
     print(f"{len(figures.rows)} figures, {missed} missed")
     return 0 if figures.all_met() else 1

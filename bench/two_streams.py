@@ -17,7 +17,6 @@ as on one stream). Every bundled trace is changed in each of these ways, its siz
   copies      as phases, and each block of 1 MiB or more is used on the other stream before it is freed (record_stream)
 """
 import argparse
-import datetime
 import json
 import pathlib
 import random
@@ -27,7 +26,7 @@ import sys
 import tempfile
 import zlib
 
-from figures import RATIO_BOUND, RATIO_BOUND_ELSE, ROOT, commit, machine, trace_name
+from figures import RATIO_BOUND, RATIO_BOUND_ELSE, ROOT, keep, trace_name
 
 ALLOC, FREE, RECORD = 0, 1, 2
 MAGIC = b"\x89gmtrace\r\n"
@@ -210,13 +209,7 @@ def main():
                 if not options.keep:
                     trace.unlink()
     if not options.only and not options.way and not options.replay:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_suffix(".tmp")
-        temporary.write_text(json.dumps(
-            {"machine": machine(), "commit": commit(),
-             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-             "command": "python3 bench/two_streams.py", "results": results}, indent=1) + "\n")
-        temporary.replace(options.out)
+        keep(options.out, "python3 bench/two_streams.py", results=results)
     print(f"{len(results)} replays, {missed} missed")
     return 1 if missed else 0
 

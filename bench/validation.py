@@ -7,14 +7,13 @@ These jobs have no promised figures: they show how far the promised ones carry. 
 all but the host's nanoseconds repeat exactly. Exits 1 if gmlake runs out of memory on any.
 """
 import argparse
-import datetime
 import json
 import math
 import pathlib
 import subprocess
 import sys
 
-from figures import ROOT, commit, machine
+from figures import ROOT, keep
 
 ALLOCATORS = ("gmlake", "torch-native", "torch-expandable")
 APART = "stream_offload"  # see traces/README.md
@@ -46,13 +45,7 @@ def main():
             logarithms.append(math.log(ratios[0]))
     print(f"geometric mean of gmlake's ratios, {APART} apart: {math.exp(sum(logarithms) / len(logarithms)):.4f}")
 
-    document = {"machine": machine(), "commit": commit(),
-                "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-                "command": "python3 bench/validation.py", "results": results}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = options.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n")
-    temporary.replace(options.out)
+    keep(options.out, "python3 bench/validation.py", results=results)
     return 1 if any(row["gmlake"]["ooms"] for row in by_trace.values()) else 0
 
 
