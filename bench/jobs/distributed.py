@@ -7,9 +7,10 @@ usage: torchrun --nproc-per-node 2 bench/jobs/distributed.py ddp|fsdp [--steps N
 ddp: DistributedDataParallel, whose buckets are a copy of all gradients. fsdp: fully_shard of every layer, whose parameters
 come and go with each layer, forward and backward, on a stream of their own. Both train a decoder on batches of lengths that
 change with every step, the same on each rank. With --ahead the host waits for its GPU only after so many steps, as a loop
-does that seldom looks at its loss; each of these steps then has their mean as its time. With --one-gpu all ranks have
-the first GPU, and NCCL takes each for a host of its own: they talk over sockets. Each rank prints one JSON line, as jobs.py does, with its rank; the loss is
-the mean of all ranks' at the last step. A rank that runs out of memory says so and ends with status 1.
+does that seldom looks at its loss; each of these steps then has their mean as its time. With --one-gpu all ranks have the
+first GPU, and NCCL takes each for a host of its own: they talk over sockets. Each rank prints one JSON line, as jobs.py
+does, with its rank; the loss is the mean of all ranks' at the last step. A rank that runs out of memory says so and ends
+with status 1.
 """
 
 import argparse

@@ -109,6 +109,16 @@ def test_results_of_another_commit_or_machine_are_not_mixed(runner):
     assert runner.file.read_text() == before
 
 
+def test_runs_made_in_another_way_are_not_added_to(runner):
+    _, kept, _ = runner("--repeat", "1", "--resume", str(runner.file))
+    kept["runs"][0].update(ahead=1, one_gpu=False)
+    runner.file.write_text(json.dumps(kept))
+    ended, _, log = runner("--repeat", "2", "--ahead", "4", "--resume", str(runner.file))
+    assert ended.returncode == 2 and "--ahead 1" in ended.stderr and not log
+    ended, _, _ = runner("--repeat", "1", "--resume", str(runner.file))
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_results_of_two_gpus_of_a_machine_are_joined(runner, tmp_path):
     parts = [tmp_path / f"{job}.json" for job in ("generate", "detect")]
     for part in parts:
