@@ -21,13 +21,12 @@ import sys
 import tempfile
 
 from figures import ROOT, keep, trace_name
-from two_streams import WAYS, read_blocks, write_trace
+from two_streams import made_traces
 
 RECORDED = ("bench/traces/fsdp.gmtrace", "bench/traces/neox_ro.gmtrace", "bench/traces/resnet_prefetch.gmtrace",
             "examples/traces/opt_lro.pickle.gz")
 LAGS = (0, 1, 10, 100, 1000, 10000)
 LAG_OF_THE_OTHERS = 1000
-APART = "stream_offload"  # see traces/README.md
 SETTINGS = ("true", "limit")
 
 
@@ -42,22 +41,6 @@ def replay(tool, trace, allocator, lag, stream_wait=None):
     kept = ("allocator", "peak_allocated_bytes", "peak_reserved_bytes", "reserved_over_allocated", "driver_seconds", "ooms")
     return {"source": trace_name(trace), "lag": lag, "stream_wait": stream_wait,
             "stream_waits": result["driver_calls"]["stream_wait"], **{name: result[name] for name in kept}}
-
-
-def made_traces(tool, folder):
-    """Each of the other jobs on two streams, in each way: (trace, way)."""
-    sources = sorted((ROOT / "examples" / "traces").glob("*.pickle.gz"))
-    sources += sorted(path for path in (ROOT / "bench" / "traces").glob("*.gmtrace") if path.stem != APART)
-    for source in sources:
-        plain = source
-        if source.suffix == ".gz":
-            plain = folder / f"{trace_name(source)}.gmtrace"
-            subprocess.run([str(tool), "convert", str(source), str(plain)], check=True, capture_output=True)
-        blocks, count = read_blocks(plain)
-        for way in WAYS:
-            trace = folder / f"{trace_name(source)}-{way.__name__}.gmtrace"
-            write_trace(trace, trace.stem, way(blocks, count))
-            yield trace, way.__name__
 
 
 def main():
@@ -83,7 +66,7 @@ def main():
                 todo += [(pool.submit(replay, options.tool, ROOT / trace, "gmlake", lag, setting), "recorded")
                          for setting in SETTINGS]
             todo.append((pool.submit(replay, options.tool, ROOT / trace, "torch-expandable", 0), "recorded"))
-        for trace, way in () if options.smoke else made_traces(options.tool, pathlib.Path(scratch)):
+        for trace, _, way in () if options.smoke else made_traces(options.tool, pathlib.Path(scratch)):
             todo += [(pool.submit(replay, options.tool, trace, "gmlake", LAG_OF_THE_OTHERS, setting), way)
                      for setting in SETTINGS]
         for future, way in todo:

@@ -164,6 +164,27 @@ def copies(blocks, count):
 WAYS = (phases, thirds, side, mixed, echo, copies)
 
 
+def made_traces(tool, folder, only=None, way=None):
+    """Writes every bundled trace in every way into `folder`, one at a time: (trace, name of its source, way)."""
+    sources = sorted((ROOT / "examples" / "traces").glob("*.pickle.gz"))
+    sources += sorted(path for path in (ROOT / "bench" / "traces").glob("*.gmtrace") if path.stem != "stream_offload")
+    for source in sources:
+        name = trace_name(source)
+        if only and name != only:
+            continue
+        plain = source
+        if source.suffix == ".gz":
+            plain = folder / f"{name}.gmtrace"
+            subprocess.run([str(tool), "convert", str(source), str(plain)], check=True, capture_output=True)
+        blocks, count = read_blocks(plain)
+        for change in WAYS:
+            if way and change.__name__ != way:
+                continue
+            trace = folder / f"{name}-{change.__name__}.gmtrace"
+            write_trace(trace, trace.stem, change(blocks, count))
+            yield trace, name, change.__name__
+
+
 def measure(options, trace):
     process = subprocess.run([str(options.tool), "replay", str(trace), *options.replay.split(), "--json", "-"],
                              capture_output=True, text=True)
@@ -181,33 +202,20 @@ def main():
     parser.add_argument("--replay", default="", help="more arguments of gmlake replay; nothing is kept then")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench" / "results" / "two_streams.json")
     options = parser.parse_args()
-    sources = sorted((ROOT / "examples" / "traces").glob("*.pickle.gz"))
-    sources += sorted(path for path in (ROOT / "bench" / "traces").glob("*.gmtrace") if path.stem != "stream_offload")
-    sources = [path for path in sources if not options.only or trace_name(path) == options.only]
-    ways = [way for way in WAYS if not options.way or way.__name__ == options.way]
     results, missed = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or pathlib.Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        for source in sources:
-            name = trace_name(source)
-            plain = source
-            if source.suffix == ".gz":
-                plain = folder / f"{name}.gmtrace"
-                subprocess.run([str(options.tool), "convert", str(source), str(plain)], check=True, capture_output=True)
-            blocks, count = read_blocks(plain)
-            for way in ways:
-                trace = folder / f"{name}-{way.__name__}.gmtrace"
-                write_trace(trace, trace.stem, way(blocks, count))
-                result = measure(options, trace)
-                ratio, bound = result["reserved_over_allocated"], RATIO_BOUND.get(name, RATIO_BOUND_ELSE)
-                met = ratio <= bound and result["ooms"] == 0
-                missed += not met
-                results.append({**result, "way": way.__name__, "source": name, "bound": bound, "met": met})
-                print(f"{'ok  ' if met else 'MISS'}  {name:<16} {way.__name__:<8} {ratio:>8.4f} <= {bound:.4f}  "
-                      f"driver {result['driver_seconds']:.3f} s", flush=True)
-                if not options.keep:
-                    trace.unlink()
+        for trace, name, way in made_traces(options.tool, folder, options.only, options.way):
+            result = measure(options, trace)
+            ratio, bound = result["reserved_over_allocated"], RATIO_BOUND.get(name, RATIO_BOUND_ELSE)
+            met = ratio <= bound and result["ooms"] == 0
+            missed += not met
+            results.append({**result, "way": way, "source": name, "bound": bound, "met": met})
+            print(f"{'ok  ' if met else 'MISS'}  {name:<16} {way:<8} {ratio:>8.4f} <= {bound:.4f}  "
+                  f"driver {result['driver_seconds']:.3f} s", flush=True)
+            if not options.keep:
+                trace.unlink()
     if not options.only and not options.way and not options.replay:
         keep(options.out, "python3 bench/two_streams.py", results=results)
     print(f"{len(results)} replays, {missed} missed")

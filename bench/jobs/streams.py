@@ -1,6 +1,6 @@
 """Jobs on two streams of one GPU that must stay side by side: what an allocator gains in memory it may not lose here.
 
-usage: streams.py prefetch|concurrent [--steps N] [--fraction F]
+usage: streams.py prefetch|concurrent [--steps N] [--fraction F] [--record FILE.pickle.gz]     all else as in jobs.py
 
 prefetch: a network trains while the next batch, of 50 to 260 MB, comes from the host on a stream of its own. concurrent: two
 queues of requests that have nothing to do with each other, a stream each; a request needs 0.1 to 1 GiB for a millisecond in
@@ -8,8 +8,6 @@ which it uses little of the GPU. In both the host runs ahead of the device for a
 Prints one JSON line, as jobs.py does; the loss is that of the last batch, or the sum of what the last requests computed.
 """
 
-import argparse
-import os
 import random
 import sys
 
@@ -17,7 +15,6 @@ import torch
 from torch import nn
 
 import jobs
-from distributed import timed
 
 BATCHES = 24
 REQUESTS = 600
@@ -71,24 +68,6 @@ def concurrent(steps):
 W = {"prefetch": prefetch, "concurrent": concurrent}
 
 
-def main(arguments):
-    ap = argparse.ArgumentParser()
-    ap.add_argument("name", choices=W)
-    ap.add_argument("--steps", type=int, default=10)
-    ap.add_argument("--fraction", type=float)
-    ap.add_argument("--label", default=os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "native"))
-    a = ap.parse_args(arguments)
-    torch.manual_seed(0)
-    if a.fraction:
-        torch.cuda.set_per_process_memory_fraction(a.fraction)
-    t, loss, err = [], None, None
-    try:
-        for seconds, loss in timed(W[a.name](a.steps), 1, torch.cuda.synchronize):
-            t += seconds
-    except torch.OutOfMemoryError:
-        err = "OOM"
-    print(jobs.report(a.name, a.label, t, loss, err), flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    jobs.W = W
+    jobs.main(sys.argv[1:])
