@@ -22,7 +22,7 @@ def memory_stats(device: Any = None) -> dict[str, float]:
     """gmlake's counters for one device, the current one by default.
 
     The keys of ``torch.cuda.memory_stats()`` with their meaning there, and gmlake's own under ``gmlake.``: stitches,
-    moved bytes, driver seconds and so on. docs/statistics.md says what each counts, and in which unit. Any thread.
+    moved bytes, time in the driver and so on. docs/statistics.md says what each counts, and in which unit. Any thread.
 
     Raises RuntimeError where gmlake is not enabled.
     """

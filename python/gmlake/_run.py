@@ -87,8 +87,8 @@ def summary(stats: dict[str, float], native_reserved: float | None) -> str:
             + (f"{_size(saved)} saved" if saved > 0 else "nothing saved")
         )
     lines.append(
-        f"gmlake: {stats.get('gmlake.stitches', 0):.0f} stitches moved {_size(stats.get('gmlake.moved_bytes', 0))}; "
-        f"{stats.get('gmlake.driver_seconds', 0):.2f} s of driver calls; out of memory {stats.get('num_ooms', 0):.0f} times"
+        f"gmlake: {stats['gmlake.stitches']:.0f} stitches moved {_size(stats['gmlake.moved_bytes'])}; "
+        f"{stats['gmlake.driver_ns'] / 1e9:.3f} s of driver calls; out of memory {stats['num_ooms']:.0f} times"
     )
     return "\n".join(lines)
 

@@ -1,9 +1,12 @@
 // The counters that PyTorch has too, against their meaning: peaks against the highest value seen, cached runs against
 // the snapshot, names against PyTorch's.
 #include <array>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "support/machine.hpp"
@@ -336,6 +339,20 @@ TEST(NamedStats, HaveEveryKeyOfPyTorchOnceAndMarkTheirOwn) {
   }
   for (const std::string& key : documented_keys()) EXPECT_EQ(keys.erase(key), 1u) << key << " is missing";
   for (const std::string& key : keys) EXPECT_TRUE(key.starts_with("gmlake.")) << key;
+}
+
+// docs/statistics.md lists several in a row with the prefix at the first alone, and those of pools by their first part.
+TEST(NamedStats, AreDocumented) {
+  std::ifstream file(GMLAKE_DOCS "/statistics.md");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  ASSERT_NE(text, "");
+  const auto has = [&](std::string_view name) { return text.find("`" + std::string(name) + "`") != std::string::npos; };
+  for (const NamedStat& stat : named_stats({})) {
+    const std::string_view name = stat.name;
+    const bool own = name.starts_with("gmlake.");
+    const std::string_view first = name.substr(0, name.find('.'));
+    EXPECT_TRUE(has(name) || (own ? has(name.substr(7)) : has(first) || has(std::string(first) + ".PART"))) << name;
+  }
 }
 
 TEST(NamedStats, HaveTheValuesOfTheirFields) {

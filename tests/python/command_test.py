@@ -59,13 +59,16 @@ def test_the_summary():
         "reserved_bytes.all.peak": (10 << 30) + (64 << 20),
         "gmlake.stitches": 3,
         "gmlake.moved_bytes": 5 << 20,
-        "gmlake.driver_seconds": 0.25,
+        "gmlake.driver_ns": 250_000_000,
         "num_ooms": 0,
     }
+    documented = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "statistics.md").read_text()
+    for name in stats:
+        assert f"`{name.removesuffix('.all.peak')}`" in documented, "no counter has this name"
     text = _run.summary(stats, 15 << 30)
     assert "peak allocated 10.00 GiB, peak reserved 10.06 GiB: 1.006 of it" in text
     assert "would have reserved 15.00 GiB (1.500), by the model: 4.94 GiB saved" in text
-    assert "3 stitches moved 5.0 MiB; 0.25 s of driver calls" in text
+    assert "3 stitches moved 5.0 MiB; 0.250 s of driver calls" in text
 
 
 def test_the_summary_of_a_job_without_cuda():

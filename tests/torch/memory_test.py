@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -162,3 +163,5 @@ def test_run_prints_a_summary(tmp_path):
     ended = subprocess.run([sys.executable, "-m", "gmlake", "run", str(path), "--flag"], capture_output=True, text=True)
     assert ended.returncode == 0 and "--flag" in ended.stdout, ended.stderr
     assert "peak allocated 200.0 MiB" in ended.stderr and "PyTorch's own allocator would have reserved" in ended.stderr
+    driver = re.search(r"([0-9.]+) s of driver calls", ended.stderr)
+    assert driver is not None and float(driver.group(1)) > 0, "it created memory"
