@@ -23,8 +23,8 @@ import tempfile
 from figures import ROOT, keep, trace_name
 from two_streams import made_traces
 
-RECORDED = ("bench/traces/fsdp.gmtrace", "bench/traces/neox_ro.gmtrace", "bench/traces/resnet_prefetch.gmtrace",
-            "examples/traces/opt_lro.pickle.gz")
+RECORDED = ("bench/traces/fsdp.gmtrace", "bench/traces/fsdp_two_gpus.gmtrace", "bench/traces/neox_ro.gmtrace",
+            "bench/traces/resnet_prefetch.gmtrace", "examples/traces/opt_lro.pickle.gz")
 LAGS = (0, 1, 10, 100, 1000, 10000)
 LAG_OF_THE_OTHERS = 1000
 SETTINGS = ("true", "limit")

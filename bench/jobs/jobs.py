@@ -236,6 +236,9 @@ def report(name, label, step_seconds, loss, err):
                 python=sys.version.split()[0],
             ),
         )
+        if line["backend"] == "gmlake":
+            own = importlib.import_module("gmlake").memory_stats()
+            line.update(driver_seconds=own["gmlake.driver_ns"] / 1e9, stitches=own["gmlake.stitches"])
     return json.dumps(line)
 
 

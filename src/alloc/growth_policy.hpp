@@ -7,8 +7,9 @@
 // counts, down to a share of what is held that wastes next to nothing. A block of more than 16 MiB is for large jobs
 // alone, as a share of what they hold. And no block is longer than the request that it is made for, or few short blocks
 // that outlive the others would each pin a long one. Streams have free runs of their own, whose ends are lost to the
-// others, so where there are several, blocks are smaller. docs/decisions/ has the figures: 0001, 0004 for the bound by
-// the request, 0005 and 0007 for streams, 0008 for large jobs, 0010 for jobs near a limit.
+// others, so where there are several, blocks are smaller: half as long, or less where the runs are not one stream's.
+// docs/decisions/ has the figures: 0001, 0004 for the bound by the request, 0005, 0007 and 0015 for streams, 0008 for
+// large jobs, 0010 for jobs near a limit.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +22,7 @@ struct GrowthInput {
   std::uint64_t footprint_granules = 0;  // held, with what the request adds
   std::uint64_t settled_granules = 0;    // of it, held before memory began to be freed
   bool freeing = false;                  // that has begun
-  std::uint64_t streams = 1;             // that have allocated
+  double streams = 0.0;                  // that the free runs are spread over; 0: one alone allocates
   std::uint64_t request_granules = 0;
   std::uint64_t headroom_granules = 0;  // to the limit, or what the driver says is left where it has refused some
   bool refused = false;                 // that it has: what is left may lie in pieces
@@ -41,11 +42,27 @@ inline constexpr std::uint64_t kBlocksPerSettled = 96;      // while nothing is 
 inline constexpr std::uint64_t kBlocksPerChurned = 512;     // then, of the memory that came since
 inline constexpr std::uint64_t kBlocksPerFootprint = 1024;  // but no more than this of all of it,
 inline constexpr std::uint64_t kBlocksPerRequest = 128;     // nor of the request
-inline constexpr std::uint64_t kPartsPerStream = 2;         // each of these three is divided into, where
-inline constexpr std::uint64_t kMostParts = 8;              // there are several streams; at most so many,
+inline constexpr double kPartsPerStream = 2.0;              // each of these three is divided into, where
+inline constexpr double kMostParts = 8.0;                   // there are several streams; at most so many,
 inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;   // and always, of what the limit leaves,
 inline constexpr std::uint64_t kMostBlocks = 3072;          // but no less than this of the footprint, at most half of
                                                             // what is usual
+
+// Over how many streams free runs are spread: (sum of runs)^2 / sum of squares, Simpson's effective number. From 1,
+// where all are one stream's, to the number of streams, where each has as many.
+class EffectiveStreams {
+ public:
+  void add(std::uint64_t free_runs) {
+    const auto runs = static_cast<double>(free_runs);
+    sum_ += runs;
+    squares_ += runs * runs;
+  }
+  double number() const { return squares_ > 0.0 ? sum_ * sum_ / squares_ : 1.0; }
+
+ private:
+  double sum_ = 0.0;
+  double squares_ = 0.0;
+};
 
 inline std::uint32_t growth_granules(const GrowthInput& input) {
   if (input.small) return 1;
@@ -54,7 +71,10 @@ inline std::uint32_t growth_granules(const GrowthInput& input) {
     const std::uint64_t churned = input.footprint_granules - std::min(input.settled_granules, input.footprint_granules);
     share = std::max({churned / kBlocksPerChurned, input.footprint_granules / kBlocksPerFootprint,
                       input.request_granules / kBlocksPerRequest});
-    if (input.streams > 1) share /= std::min(kPartsPerStream * input.streams, kMostParts);
+    if (input.streams > 0.0) {
+      const double parts = std::min(kPartsPerStream * input.streams, kMostParts);
+      share = static_cast<std::uint64_t>(static_cast<double>(share) / parts);
+    }
   }
   share = std::min(share, std::max(input.usual_granules, input.footprint_granules / kBlocksPerLargeJob));
   const std::uint64_t least = std::min(input.footprint_granules / kMostBlocks, input.usual_granules / 2);

@@ -1,6 +1,8 @@
 // How large PhyBlocks are created: the policy as a function.
 #include "alloc/growth_policy.hpp"
 
+#include <initializer_list>
+
 #include <gtest/gtest.h>
 
 namespace gmlake::alloc {
@@ -40,12 +42,33 @@ TEST(GrowthPolicy, MakesSmallerOnesWhereMemoryComesAndGoes) { EXPECT_EQ(growth_g
 
 TEST(GrowthPolicy, MakesThemSmallerStillWhereStreamsShareThem) {
   GrowthInput input = large_job();
-  input.streams = 2;
+  input.streams = 1.0;  // of several, one has all free runs
+  EXPECT_EQ(growth_granules(input), 16u);
+  input.streams = 2.0;
   EXPECT_EQ(growth_granules(input), 8u);
-  input.streams = 4;
+  input.streams = 2.1;
   EXPECT_EQ(growth_granules(input), 4u);
-  input.streams = 1000;
+  input.streams = 4.0;
   EXPECT_EQ(growth_granules(input), 4u);
+  input.streams = 1000.0;
+  EXPECT_EQ(growth_granules(input), 4u);
+}
+
+double spread_over(std::initializer_list<std::uint64_t> runs) {
+  EffectiveStreams streams;
+  for (const std::uint64_t own : runs) streams.add(own);
+  return streams.number();
+}
+
+TEST(EffectiveStreams, CountStreamsByTheirShareOfFreeRuns) {
+  EXPECT_EQ(spread_over({}), 1.0);
+  EXPECT_EQ(spread_over({0, 0}), 1.0);
+  EXPECT_EQ(spread_over({7}), 1.0);
+  EXPECT_EQ(spread_over({7, 0, 0}), 1.0);
+  EXPECT_EQ(spread_over({5, 5}), 2.0);
+  EXPECT_EQ(spread_over({1, 1, 1, 1}), 4.0);
+  EXPECT_EQ(spread_over({3, 1}), 1.6);
+  EXPECT_NEAR(spread_over({100, 1, 1}), 1.04, 0.01);
 }
 
 TEST(GrowthPolicy, MakesNoneLongerThanTheRequest) {
