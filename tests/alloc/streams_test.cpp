@@ -2,6 +2,8 @@
 // waits for the device while there is memory.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <vector>
 
 #include "support/machine.hpp"
@@ -231,6 +233,63 @@ TEST_F(Streams, ThatAreDestroyedDoNotKeepOthersFromMemory) {
   EXPECT_NE(other, nullptr);
   machine.fault().heal();
   machine.deallocate(other, 32);
+}
+
+// A job of 18 GiB, far from any limit: stream 1 has nearly all of it, but both have blocks of a granule.
+class PhyBlocksOfStreams : public testing::Test {
+ protected:
+  PhyBlocksOfStreams() : machine_(small_model(65536)) {
+    settled_ = machine_.allocate(8192 * kGranule, 1);
+    for (const std::uint64_t stream : {1, 2}) {
+      for (int i = 0; i < 96; ++i) short_[stream].push_back(machine_.allocate(kGranule, stream));
+    }
+    machine_.deallocate(machine_.allocate(256 * kGranule, 1), 1);  // memory is being freed from now on
+    kept_ = machine_.allocate(256 * kGranule, 1);                  // and none of that is cached
+  }
+  ~PhyBlocksOfStreams() override {
+    for (const std::uint64_t stream : {1, 2}) {
+      for (void* pointer : short_[stream]) machine_.deallocate(pointer, stream);
+    }
+    machine_.deallocate(kept_, 1);
+    machine_.deallocate(settled_, 1);
+  }
+
+  // Leaves a stream with 48 free runs of a granule each.
+  void scatter(std::uint64_t stream) {
+    std::vector<void*> left;
+    for (std::size_t i = 0; i < 96; ++i) {
+      if (i % 2 == 0) {
+        machine_.deallocate(short_[stream][i], stream);
+      } else {
+        left.push_back(short_[stream][i]);
+      }
+    }
+    short_[stream] = left;
+  }
+  // Of what stream 1 is given, the longest PhyBlock, in granules.
+  std::uint64_t longest_created() {
+    void* pointer = machine_.allocate(512 * kGranule, 1);
+    std::uint64_t longest = 0;
+    for (const PhyBlockInfo& block : machine_.allocator().phy_blocks(pointer)) longest = std::max(longest, block.bytes);
+    machine_.deallocate(pointer, 1);
+    return longest / kGranule;
+  }
+
+  Machine machine_;
+  void* settled_ = nullptr;
+  void* kept_ = nullptr;
+  std::array<std::vector<void*>, 3> short_;
+};
+
+TEST_F(PhyBlocksOfStreams, AreHalfAsLongWhereOneHasTheFreeRuns) {
+  scatter(1);
+  EXPECT_EQ(longest_created(), 4u);
+}
+
+TEST_F(PhyBlocksOfStreams, AreAQuarterAsLongWhereTwoHaveAsMany) {
+  scatter(1);
+  scatter(2);
+  EXPECT_EQ(longest_created(), 2u);
 }
 
 }  // namespace
