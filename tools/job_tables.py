@@ -1,6 +1,8 @@
-"""What real jobs took under PyTorch, from bench/results/jobs.json, which bench/jobs/run.py wrote on a GPU."""
+"""What real jobs took under PyTorch, from what bench/jobs/run.py wrote on GPUs into bench/results/."""
 import json
 import pathlib
+import random
+import statistics
 import sys
 
 from markdown_table import table
@@ -10,9 +12,10 @@ sys.path.insert(0, str(ROOT / "bench" / "jobs"))
 
 import judge  # noqa: E402
 
-KEPT = ROOT / "bench" / "results" / "jobs.json"
-STEPS = ROOT / "bench" / "results" / "jobs_steps.json"
-DISTRIBUTED = ROOT / "bench" / "results" / "jobs_distributed.json"
+RESULTS = ROOT / "bench" / "results"
+KEPT = RESULTS / "jobs.json"
+DISTRIBUTED = RESULTS / "jobs_distributed.json"
+RESAMPLINGS = 2000
 NONE_KEPT = "No run of these jobs on a GPU is kept yet."
 GIB = 1 << 30
 ALLOCATORS = ["native", "expandable", "cudaMallocAsync", "gmlake"]
@@ -53,11 +56,13 @@ def loss(runs, native):
     return "as native's" if apart[0] <= apart[1] else f"{apart[0]:.2g} away, native's spread is {apart[1]:.2g}"
 
 
-def jobs_table_of(kept):
+def jobs_table_of(kept, documents):
     runs = kept["runs"]
+    everywhere = [r for document in documents for r in document["runs"]]
     rows = []
     for job in dict.fromkeys(r["job"] for r in runs):
-        native = judge.of(runs, job, "native")
+        length = max((r["steps"] for r in judge.of(runs, job, "native") if not judge.failed(r)), default=None)
+        native = [r for r in judge.of(everywhere, job, "native") if r["steps"] == length]
         for limited in (False, True):
             for name in ALLOCATORS:
                 own = judge.of(runs, job, name, limited)
@@ -80,32 +85,64 @@ def jobs_table_of(kept):
     made = (f"\n\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on "
             f"{ranks if ranks > 1 else 'one'} {machine['gpu']}, PyTorch {machine['torch']}. The worst of the peaks"
             f"{' of all ranks' if ranks > 1 else ''}, the median of the steps.")
+    made += " The loss is held against that of all runs of native that are kept."
     if any(r.get("limit") for r in runs):
         made += (" Within: with that share of peak allocated as the memory limit, which cudaMallocAsync does not hold what it "
                  "reserves to.")
     return table(header, rows) + made
 
 
-def steps_table_of(kept):
-    """More runs of native and gmlake alone, with how far the runs of each lie apart."""
+def all_kept():
+    """Every campaign of these jobs that is kept: those of the tables above, and what was run besides."""
+    return [json.loads(path.read_text()) for path in [KEPT, DISTRIBUTED, *sorted(RESULTS.glob("steps/*.json"))]]
+
+
+def pooled(documents, allocators=("native", "gmlake")):
+    """{job: runs of these allocators}, of all documents that have both: in each they took turns on one machine."""
+    pool = {}
+    for document in documents:
+        runs = [r for r in document["runs"] if not judge.failed(r)]
+        for job in dict.fromkeys(r["job"] for r in runs):
+            apart = [judge.of(runs, job, name) for name in allocators]
+            if all(apart):
+                pool.setdefault(job, []).extend(r for runs in apart for r in runs)
+    return pool
+
+
+def resampled(own, native):
+    """Between what the ratio of medians lies in 95 of 100 resamplings of the runs (bootstrap)."""
+    draw = random.Random(1)
+    times = [[r["median_step"] for r in runs] for runs in (own, native)]
+    ratios = sorted(statistics.median(draw.choices(times[0], k=len(times[0]))) /
+                    statistics.median(draw.choices(times[1], k=len(times[1]))) for _ in range(RESAMPLINGS))
+    return ratios[RESAMPLINGS // 40], ratios[-RESAMPLINGS // 40]
+
+
+def compared_jobs():
+    return [job for path in (KEPT, DISTRIBUTED) for job in dict.fromkeys(r["job"] for r in kept_runs(path)["runs"])]
+
+
+def steps_table_of(documents, jobs):
+    """All runs of native and gmlake, with how far the runs of each lie apart."""
     rows = []
-    for job in dict.fromkeys(r["job"] for r in kept["runs"]):
-        native, own = (judge.of(kept["runs"], job, name) for name in ("native", "gmlake"))
+    for job, runs in sorted(((job, runs) for job, runs in pooled(documents).items() if job in jobs),
+                            key=lambda each: jobs.index(each[0])):
+        native, own = (judge.of(runs, job, name) for name in ("native", "gmlake"))
         over = steps(own) / steps(native)
+        low, high = resampled(own, native)
         rows.append([job, f"{len(native)} and {len(own)}", number(steps(native), 4), number(steps(own), 4),
                      number(over) + ("" if over <= judge.STEP_BOUND else f", above {judge.STEP_BOUND}"),
+                     f"{number(low)} to {number(high)}",
                      number(judge.steady_seconds(own) / judge.steady_seconds(native)),
-                     number(judge.all_seconds(own) / judge.all_seconds(native)),
                      *(f"{100 * judge.spread(runs, 'median_step'):.0f} %" for runs in (native, own))])
-    header = ["job", "runs", "native's median step, s", "gmlake's", "over it", "steps from the third on, over native's",
-              "all steps", "native's slowest run over its fastest", "gmlake's"]
-    machine = kept["machine"]
-    left = f" {kept['left_out']} of the runs asked for did not fit into the time." if kept.get("left_out") else ""
-    return table(header, rows) + (f"\n\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on one {machine['gpu']}, "
-                                  f"PyTorch {machine['torch']}.{left}")
+    header = ["job", "runs", "native's median step, s", "gmlake's", "over it", "in 95 % of resamplings",
+              "steps from the third on, over native's", "native's slowest run over its fastest", "gmlake's"]
+    commits = dict.fromkeys(document["commit"][:7] for document in documents
+                            if any(job in jobs for job in pooled([document])))
+    return table(header, rows) + f"\n\nFrom `bench/results/`, runs at the commits {', '.join(commits)}."
 
 
-def line_of(kept):
+def line_of(kept, documents):
     """Two lines for who has not decided yet."""
     runs = kept["runs"]
     jobs = [job for job in dict.fromkeys(r["job"] for r in runs)
@@ -118,7 +155,8 @@ def line_of(kept):
         return low if low == high else f"{low} to {high}"
 
     ratios = {name: between([ratio(judge.of(runs, job, name)) for job in jobs], 3) for name in ("native", "gmlake")}
-    times = [steps(judge.of(runs, job, "gmlake")) / steps(judge.of(runs, job, "native")) for job in jobs]
+    pool = pooled(documents)
+    times = [steps(judge.of(pool[job], job, "gmlake")) / steps(judge.of(pool[job], job, "native")) for job in jobs]
     return (f"On one {kept['machine']['gpu']} under PyTorch {kept['machine']['torch']}, {len(jobs)} jobs: peak reserved over peak "
             f"allocated {ratios['gmlake']}, PyTorch's own {ratios['native']};\nmedian step {between(times, 3)} of PyTorch's own "
             "([docs/pytorch.md](docs/pytorch.md) has the table).")
@@ -126,22 +164,21 @@ def line_of(kept):
 
 def jobs_table(_):
     kept = kept_runs()
-    return jobs_table_of(kept) if kept else NONE_KEPT
+    return jobs_table_of(kept, all_kept()) if kept else NONE_KEPT
 
 
 def steps_table(_):
-    kept = kept_runs(STEPS)
-    return steps_table_of(kept) if kept else NONE_KEPT
+    return steps_table_of(all_kept(), compared_jobs()) if kept_runs() else NONE_KEPT
 
 
 def distributed_table(_):
     kept = kept_runs(DISTRIBUTED)
-    return jobs_table_of(kept) if kept else NONE_KEPT
+    return jobs_table_of(kept, all_kept()) if kept else NONE_KEPT
 
 
 def jobs_line(_):
     kept = kept_runs()
-    return line_of(kept) if kept else NONE_KEPT
+    return line_of(kept, all_kept()) if kept else NONE_KEPT
 
 
 TABLES = {"jobs": ("docs/pytorch.md", jobs_table), "jobs-steps": ("docs/pytorch.md", steps_table),

@@ -215,30 +215,42 @@ def test_the_table_shows_worst_peaks_median_steps_and_how_runs_ended(tables):
             made_up_run("gan", "native", 1.01, None, None, limit=1.02, error="OOM"),
         ],
     }
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.jobs_table_of(kept).splitlines()]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.jobs_table_of(kept, [kept]).splitlines()]
     assert rows[2] == ["gan", "native", "10.00 GiB", "1.500", "0.6000", "0", "as native's", "2"]
     assert rows[3] == ["", "**gmlake**", "10.00 GiB", "**1.003**", "0.7000", "0", "as native's", "3"]
     assert rows[4] == ["", "native within 1.02 x peak", "-", "-", "-", "0", "out of memory", "1"]
     assert rows[5] == ["", "**gmlake within 1.02 x peak**", "10.00 GiB", "**1.010**", "0.6600", "0", "as native's", "1"]
-    line = tables.line_of(kept)
+    line = tables.line_of(kept, [kept])
     assert "1 jobs" in line and "allocated 1.003, PyTorch's own 1.500" in line and "median step 1.167" in line
 
 
-def test_the_table_of_steps_shows_the_first_ones_and_both_spreads(tables):
-    def run(allocator, steps):
-        return {**made_up_run("gan", allocator, 1.0, sorted(steps)[1], 2.0), "step_seconds": steps}
-
+def test_the_loss_is_held_against_all_runs_of_native_of_that_length(tables):
     kept = {
         "command": "made up",
         "commit": "0123456789abcdef",
         "machine": {"gpu": "made up", "torch": "2.11.0"},
-        "left_out": 3,
-        "runs": [run("native", [2.0, 1.0, 0.5]), run("native", [2.0, 1.5, 0.5]), run("gmlake", [3.0, 1.5, 0.25])],
+        "runs": [made_up_run("gan", "native", 1.5, 0.5, 2.0), made_up_run("gan", "gmlake", 1.0, 0.5, 2.25)],
     }
-    text = tables.steps_table_of(kept)
+    besides = {"commit": "1123456789abcdef", "runs": [made_up_run("gan", "native", 1.5, 0.5, 2.5)]}
+    longer = {"commit": "2123456789abcdef", "runs": [{**made_up_run("gan", "native", 1.5, 0.5, 2.5), "steps": 99}]}
+    assert "0.25 away, native's spread is 0 |" in tables.jobs_table_of(kept, [kept, longer])
+    assert "away" not in tables.jobs_table_of(kept, [kept, besides])
+
+
+def test_the_table_of_steps_pools_what_took_turns(tables):
+    def run(allocator, steps):
+        return {**made_up_run("gan", allocator, 1.0, sorted(steps)[1], 2.0), "step_seconds": steps}
+
+    first = {"commit": "0123456789abcdef", "runs": [run("native", [2.0, 1.0, 0.5]), run("gmlake", [3.0, 1.5, 0.25])]}
+    second = {"commit": "1123456789abcdef", "runs": [run("native", [2.0, 1.5, 0.5]), run("gmlake", [3.0, 1.5, 0.25])]}
+    alone = {"commit": "2123456789abcdef", "runs": [run("native", [9.0, 9.0, 9.0])]}  # gmlake was not beside it
+    text = tables.steps_table_of([first, second, alone], ["gan"])
     row = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
-    assert row == ["gan", "2 and 1", "1.2500", "1.5000", "1.200, above 1.01", "0.500", "1.267", "50 %", "0 %"]
-    assert "3 of the runs asked for did not fit into the time" in text
+    assert row == [
+        "gan", "2 and 2", "1.2500", "1.5000", "1.200, above 1.01", "1.000 to 1.500", "0.500", "50 %", "0 %"
+    ]  # fmt: skip
+    assert "at the commits 0123456, 1123456." in text
+    assert tables.steps_table_of([first], ["another"]).count("gan") == 0
 
 
 def test_one_wrong_loss_among_many_is_seen(monkeypatch):
