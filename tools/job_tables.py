@@ -97,16 +97,20 @@ def all_kept():
     return [json.loads(path.read_text()) for path in [KEPT, DISTRIBUTED, *sorted(RESULTS.glob("steps/*.json"))]]
 
 
-def pooled(documents, allocators=("native", "gmlake")):
-    """{job: runs of these allocators}, of all documents that have both: in each they took turns on one machine."""
-    pool = {}
+def pooled(documents, job, *kinds):
+    """The runs of a job of each kind, an allocator or one with a limit, of all documents that have every kind: in each
+    they took turns on one machine."""
+    pool = [[] for _ in kinds]
     for document in documents:
         runs = [r for r in document["runs"] if not judge.failed(r)]
-        for job in dict.fromkeys(r["job"] for r in runs):
-            apart = [judge.of(runs, job, name) for name in allocators]
-            if all(apart):
-                pool.setdefault(job, []).extend(r for runs in apart for r in runs)
+        apart = [judge.of(runs, job, *kind) for kind in kinds]
+        if all(apart):
+            for own, more in zip(pool, apart):
+                own.extend(more)
     return pool
+
+
+NATIVE, OWN, EXPANDABLE, LIMITED = ("native",), ("gmlake",), ("expandable",), ("gmlake", True)
 
 
 def resampled(own, native):
@@ -125,9 +129,10 @@ def compared_jobs():
 def steps_table_of(documents, jobs):
     """All runs of native and gmlake, with how far the runs of each lie apart."""
     rows = []
-    for job, runs in sorted(((job, runs) for job, runs in pooled(documents).items() if job in jobs),
-                            key=lambda each: jobs.index(each[0])):
-        native, own = (judge.of(runs, job, name) for name in ("native", "gmlake"))
+    for job in jobs:
+        native, own = pooled(documents, job, NATIVE, OWN)
+        if not own:
+            continue
         over = steps(own) / steps(native)
         low, high = resampled(own, native)
         rows.append([job, f"{len(native)} and {len(own)}", number(steps(native), 4), number(steps(own), 4),
@@ -138,8 +143,29 @@ def steps_table_of(documents, jobs):
     header = ["job", "runs", "native's median step, s", "gmlake's", "over it", "in 95 % of resamplings",
               "steps from the third on, over native's", "native's slowest run over its fastest", "gmlake's"]
     commits = dict.fromkeys(document["commit"][:7] for document in documents
-                            if any(job in jobs for job in pooled([document])))
+                            if any(pooled([document], job, NATIVE, OWN)[0] for job in jobs))
     return table(header, rows) + f"\n\nFrom `bench/results/`, runs at the commits {', '.join(commits)}."
+
+
+def beside_table_of(documents, jobs):
+    """What gmlake's median step is over expandable segments', and with a memory limit over without."""
+    rows = []
+    for job in jobs:
+        native = pooled(documents, job, NATIVE, OWN)[0]
+        row = [job]
+        for kinds, bound in (((OWN, EXPANDABLE), 1 + judge.spread(native, "median_step")),
+                             ((LIMITED, OWN), judge.LIMITED_STEP_BOUND)):
+            own, other = pooled(documents, job, *kinds)
+            if own:
+                low, high = resampled(own, other)
+                row += [f"{len(own)} and {len(other)}", number(steps(own) / steps(other)), f"{number(low)} to {number(high)}",
+                        number(bound, 2)]
+            else:
+                row += ["-"] * 4
+        rows.append(row)
+    header = ["job", "runs", "over expandable's", "in 95 % of resamplings", "at most",
+              "runs", "with the limit, over without", "in 95 % of resamplings", "at most"]
+    return table(header, rows)
 
 
 def line_of(kept, documents):
@@ -155,8 +181,7 @@ def line_of(kept, documents):
         return low if low == high else f"{low} to {high}"
 
     ratios = {name: between([ratio(judge.of(runs, job, name)) for job in jobs], 3) for name in ("native", "gmlake")}
-    pool = pooled(documents)
-    times = [steps(judge.of(pool[job], job, "gmlake")) / steps(judge.of(pool[job], job, "native")) for job in jobs]
+    times = [steps(own) / steps(native) for own, native in (pooled(documents, job, OWN, NATIVE) for job in jobs)]
     return (f"On one {kept['machine']['gpu']} under PyTorch {kept['machine']['torch']}, {len(jobs)} jobs: peak reserved over peak "
             f"allocated {ratios['gmlake']}, PyTorch's own {ratios['native']};\nmedian step {between(times, 3)} of PyTorch's own "
             "([docs/pytorch.md](docs/pytorch.md) has the table).")
@@ -171,6 +196,10 @@ def steps_table(_):
     return steps_table_of(all_kept(), compared_jobs()) if kept_runs() else NONE_KEPT
 
 
+def beside_table(_):
+    return beside_table_of(all_kept(), compared_jobs()) if kept_runs() else NONE_KEPT
+
+
 def distributed_table(_):
     kept = kept_runs(DISTRIBUTED)
     return jobs_table_of(kept, all_kept()) if kept else NONE_KEPT
@@ -182,5 +211,6 @@ def jobs_line(_):
 
 
 TABLES = {"jobs": ("docs/pytorch.md", jobs_table), "jobs-steps": ("docs/pytorch.md", steps_table),
+          "jobs-beside": ("docs/pytorch.md", beside_table),
           "jobs-distributed": ("docs/pytorch.md", distributed_table),
           "jobs-line": ("README.md", jobs_line)}

@@ -253,6 +253,19 @@ def test_the_table_of_steps_pools_what_took_turns(tables):
     assert tables.steps_table_of([first], ["another"]).count("gan") == 0
 
 
+def test_limits_and_expandable_segments_are_compared_where_both_ran(tables):
+    def runs(allocator, *steps, limit=None):
+        return [made_up_run("gan", allocator, 1.0, step, 2.0, limit=limit) for step in steps]
+
+    first = {"runs": runs("native", 1.0, 1.5) + runs("gmlake", 1.0, 2.0) + runs("gmlake", 3.0, limit=1.02)}
+    second = {"runs": runs("expandable", 2.0) + runs("gmlake", 1.0)}
+    rows = tables.beside_table_of([first, second], ["gan", "none"]).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert cells[0][1:5] == ["1 and 1", "0.500", "0.500 to 0.500", "1.50"]
+    assert cells[0][5:] == ["1 and 2", "2.000", "1.500 to 3.000", "1.03"]
+    assert cells[1] == ["none"] + ["-"] * 8
+
+
 def test_one_wrong_loss_among_many_is_seen(monkeypatch):
     monkeypatch.syspath_prepend(str(JOBS))
     import judge
