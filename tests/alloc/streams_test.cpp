@@ -286,6 +286,13 @@ TEST_F(PhyBlocksOfStreams, AreHalfAsLongWhereOneHasTheFreeRuns) {
   EXPECT_EQ(longest_created(), 4u);
 }
 
+TEST_F(PhyBlocksOfStreams, AreNoShorterForARunOfTheOther) {
+  scatter(1);
+  machine_.deallocate(short_[2].back(), 2);
+  short_[2].pop_back();
+  EXPECT_EQ(longest_created(), 4u);
+}
+
 TEST_F(PhyBlocksOfStreams, AreAQuarterAsLongWhereTwoHaveAsMany) {
   scatter(1);
   scatter(2);
