@@ -1,5 +1,7 @@
 """What real jobs took under PyTorch, from what bench/jobs/run.py wrote on GPUs into bench/results/."""
 import json
+import math
+import operator
 import pathlib
 import random
 import statistics
@@ -16,6 +18,7 @@ RESULTS = ROOT / "bench" / "results"
 KEPT = RESULTS / "jobs.json"
 DISTRIBUTED = RESULTS / "jobs_distributed.json"
 RESAMPLINGS = 2000
+FEWEST_TO_RESAMPLE = 6  # runs of each kind
 NONE_KEPT = "No run of these jobs on a GPU is kept yet."
 GIB = 1 << 30
 ALLOCATORS = ["native", "expandable", "cudaMallocAsync", "gmlake"]
@@ -62,7 +65,7 @@ def jobs_table_of(kept, documents):
     rows = []
     for job in dict.fromkeys(r["job"] for r in runs):
         length = max((r["steps"] for r in judge.of(runs, job, "native") if not judge.failed(r)), default=None)
-        native = [r for r in judge.of(everywhere, job, "native") if r["steps"] == length]
+        native = [r for r in judge.of(everywhere, job, "native") if not judge.failed(r) and r["steps"] == length]
         for limited in (False, True):
             for name in ALLOCATORS:
                 own = judge.of(runs, job, name, limited)
@@ -85,6 +88,8 @@ def jobs_table_of(kept, documents):
     made = (f"\n\nMade by `{kept['command']}` at commit {kept['commit'][:12]} on "
             f"{ranks if ranks > 1 else 'one'} {machine['gpu']}, PyTorch {machine['torch']}. The worst of the peaks"
             f"{' of all ranks' if ranks > 1 else ''}, the median of the steps.")
+    if kept.get("left_out"):
+        made += f" {kept['left_out']} of the runs asked for did not fit into the time."
     made += " The loss is held against that of all runs of native that are kept."
     if any(r.get("limit") for r in runs):
         made += (" Within: with that share of peak allocated as the memory limit, which cudaMallocAsync does not hold what it "
@@ -94,77 +99,87 @@ def jobs_table_of(kept, documents):
 
 def all_kept():
     """Every campaign of these jobs that is kept: those of the tables above, and what was run besides."""
-    return [json.loads(path.read_text()) for path in [KEPT, DISTRIBUTED, *sorted(RESULTS.glob("steps/*.json"))]]
+    paths = [KEPT, DISTRIBUTED, *sorted(RESULTS.glob("steps/*.json"))]
+    return [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
-def pooled(documents, job, *kinds):
-    """The runs of a job of each kind, an allocator or one with a limit, of all documents that have every kind: in each
-    they took turns on one machine."""
-    pool = [[] for _ in kinds]
-    for document in documents:
-        runs = [r for r in document["runs"] if not judge.failed(r)]
-        apart = [judge.of(runs, job, *kind) for kind in kinds]
-        if all(apart):
-            for own, more in zip(pool, apart):
-                own.extend(more)
-    return pool
+def compared_jobs():
+    kept = [kept_runs(path) for path in (KEPT, DISTRIBUTED)]
+    return [job for document in kept if document for job in dict.fromkeys(r["job"] for r in document["runs"])]
 
 
 NATIVE, OWN, EXPANDABLE, LIMITED = ("native",), ("gmlake",), ("expandable",), ("gmlake", True)
 
 
-def resampled(own, native):
-    """Between what the ratio of medians lies in 95 of 100 resamplings of the runs (bootstrap)."""
+def campaigns(documents, job, *kinds):
+    """The runs of a job of each kind, an allocator or one with a limit, of each document that has them all.
+
+    In a document they took turns on one machine, so that a ratio is made of runs of one document alone."""
+    every = [[[r for r in judge.of(document["runs"], job, *kind) if not judge.failed(r)] for kind in kinds]
+             for document in documents]
+    return [apart for apart in every if all(apart)]
+
+
+def combined(pairs, value):
+    """Of each campaign the ratio of value(runs) of one kind to the other's; their geometric mean, by the numbers of runs."""
+    weights = [len(own) * len(other) / (len(own) + len(other)) for own, other in pairs]
+    logarithms = [math.log(value(own) / value(other)) for own, other in pairs]
+    return math.exp(sum(map(operator.mul, weights, logarithms)) / sum(weights))
+
+
+def resampled(pairs):
+    """What lies between the ends of 95 % of the ratios of steps that come out where each kind's runs of each campaign are
+    drawn again (a bootstrap). "-" where there are too few to draw from."""
+    if min(sum(map(len, kind)) for kind in zip(*pairs)) < FEWEST_TO_RESAMPLE:
+        return "-"
     draw = random.Random(1)
-    times = [[r["median_step"] for r in runs] for runs in (own, native)]
-    ratios = sorted(statistics.median(draw.choices(times[0], k=len(times[0]))) /
-                    statistics.median(draw.choices(times[1], k=len(times[1]))) for _ in range(RESAMPLINGS))
-    return ratios[RESAMPLINGS // 40], ratios[-RESAMPLINGS // 40]
+    ratios = sorted(combined([[draw.choices(runs, k=len(runs)) for runs in pair] for pair in pairs], steps)
+                    for _ in range(RESAMPLINGS))
+    return f"{number(ratios[RESAMPLINGS // 40])} to {number(ratios[-RESAMPLINGS // 40 - 1])}"
 
 
-def compared_jobs():
-    return [job for path in (KEPT, DISTRIBUTED) for job in dict.fromkeys(r["job"] for r in kept_runs(path)["runs"])]
+def spread_within(pairs, kind):
+    """By how much the slowest run of a campaign is slower than its fastest: the median of campaigns of two runs and more."""
+    spreads = [judge.spread(pair[kind], "median_step") for pair in pairs if len(pair[kind]) > 1]
+    return statistics.median(spreads) if spreads else 0.0
+
+
+def how_many(pairs):
+    return " and ".join(str(sum(map(len, kind))) for kind in zip(*pairs))
+
+
+def judged(value, bound):
+    return number(value) + ("" if value <= bound else f", above {bound:g}")
 
 
 def steps_table_of(documents, jobs):
-    """All runs of native and gmlake, with how far the runs of each lie apart."""
+    """All runs of gmlake beside native, with how far the runs of each lie apart."""
     rows = []
     for job in jobs:
-        native, own = pooled(documents, job, NATIVE, OWN)
-        if not own:
+        pairs = campaigns(documents, job, OWN, NATIVE)
+        if not pairs:
             continue
-        over = steps(own) / steps(native)
-        low, high = resampled(own, native)
-        rows.append([job, f"{len(native)} and {len(own)}", number(steps(native), 4), number(steps(own), 4),
-                     number(over) + ("" if over <= judge.STEP_BOUND else f", above {judge.STEP_BOUND}"),
-                     f"{number(low)} to {number(high)}",
-                     number(judge.steady_seconds(own) / judge.steady_seconds(native)),
-                     *(f"{100 * judge.spread(runs, 'median_step'):.0f} %" for runs in (native, own))])
-    header = ["job", "runs", "native's median step, s", "gmlake's", "over it", "in 95 % of resamplings",
+        rows.append([job, str(len(pairs)), how_many(pairs), judged(combined(pairs, steps), judge.STEP_BOUND), resampled(pairs),
+                     number(combined(pairs, judge.steady_seconds)),
+                     *(f"{100 * spread_within(pairs, kind):.0f} %" for kind in (1, 0))])
+    header = ["job", "campaigns", "runs", "median step over native's", "in 95 % of resamplings",
               "steps from the third on, over native's", "native's slowest run over its fastest", "gmlake's"]
-    commits = dict.fromkeys(document["commit"][:7] for document in documents
-                            if any(pooled([document], job, NATIVE, OWN)[0] for job in jobs))
-    return table(header, rows) + f"\n\nFrom `bench/results/`, runs at the commits {', '.join(commits)}."
+    commits = dict.fromkeys(document["commit"][:7] for document in sorted(documents, key=lambda each: each.get("date", ""))
+                            if any(campaigns([document], job, OWN, NATIVE) for job in jobs))
+    return table(header, rows) + f"\n\nFrom `bench/results/`, of the commits {', '.join(commits)}."
 
 
 def beside_table_of(documents, jobs):
     """What gmlake's median step is over expandable segments', and with a memory limit over without."""
     rows = []
     for job in jobs:
-        native = pooled(documents, job, NATIVE, OWN)[0]
+        native = spread_within(campaigns(documents, job, OWN, NATIVE), 1)
         row = [job]
-        for kinds, bound in (((OWN, EXPANDABLE), 1 + judge.spread(native, "median_step")),
-                             ((LIMITED, OWN), judge.LIMITED_STEP_BOUND)):
-            own, other = pooled(documents, job, *kinds)
-            if own:
-                low, high = resampled(own, other)
-                row += [f"{len(own)} and {len(other)}", number(steps(own) / steps(other)), f"{number(low)} to {number(high)}",
-                        number(bound, 2)]
-            else:
-                row += ["-"] * 4
+        for kinds, bound in (((OWN, EXPANDABLE), 1 + native), ((LIMITED, OWN), judge.LIMITED_STEP_BOUND)):
+            pairs = campaigns(documents, job, *kinds)
+            row += [how_many(pairs), judged(combined(pairs, steps), bound), number(bound)] if pairs else ["-"] * 3
         rows.append(row)
-    header = ["job", "runs", "over expandable's", "in 95 % of resamplings", "at most",
-              "runs", "with the limit, over without", "in 95 % of resamplings", "at most"]
+    header = ["job", "runs", "median step over expandable's", "at most", "runs", "with the limit, over without", "at most"]
     return table(header, rows)
 
 
@@ -181,10 +196,11 @@ def line_of(kept, documents):
         return low if low == high else f"{low} to {high}"
 
     ratios = {name: between([ratio(judge.of(runs, job, name)) for job in jobs], 3) for name in ("native", "gmlake")}
-    times = [steps(own) / steps(native) for own, native in (pooled(documents, job, OWN, NATIVE) for job in jobs)]
+    pairs = [campaigns(documents, job, OWN, NATIVE) for job in jobs]
+    times, spreads = [combined(each, steps) for each in pairs], [100 * spread_within(each, 1) for each in pairs]
     return (f"On one {kept['machine']['gpu']} under PyTorch {kept['machine']['torch']}, {len(jobs)} jobs: peak reserved over peak "
-            f"allocated {ratios['gmlake']}, PyTorch's own {ratios['native']};\nmedian step {between(times, 3)} of PyTorch's own "
-            "([docs/pytorch.md](docs/pytorch.md) has the table).")
+            f"allocated {ratios['gmlake']}, PyTorch's own {ratios['native']}.\nMedian step {between(times, 3)} of PyTorch's own, "
+            f"whose runs differ by {between(spreads, 0)} % themselves ([docs/pytorch.md](docs/pytorch.md) has the tables).")
 
 
 def jobs_table(_):

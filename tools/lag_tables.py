@@ -25,8 +25,8 @@ def streams_table(_):
         seconds = sum(run["driver_seconds"] for run in runs) / len(runs)
         rows.append([way, mean(ratios), f"{max(ratios):.4f}", f"{missed} of {len(runs)}", f"{seconds:.2f}"])
     header = ["way", "mean", "worst", "above the bound", "driver seconds a job"]
-    return table(header, rows) + (f"\n\nPeak reserved / peak allocated, geometric means; the bound is {BOUND:.3f}, generate's 1.015. "
-                                  f"At commit {kept['commit'][:12]}.")
+    return table(header, rows) + ("\n\nPeak reserved / peak allocated, geometric means; the bound is "
+                                  f"{BOUND:.3f}, generate's 1.015. At commit {kept['commit'][:12]}.")
 
 
 def lag_table(_):

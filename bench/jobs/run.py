@@ -253,7 +253,9 @@ def document_to_begin(paths, command):
     if not kept:
         return begun
     commands = " and ".join(dict.fromkeys(document["command"] for _, document in kept))
-    return {**kept[0][1], "command": commands, "runs": [run for _, document in kept for run in document["runs"]]}
+    begun = {**kept[0][1], "command": commands, "runs": [run for _, document in kept for run in document["runs"]]}
+    begun["left_out"] = sum(document.get("left_out", 0) for _, document in kept)
+    return begun
 
 
 def main():
@@ -295,10 +297,11 @@ def main():
         ]
         out.write_text(json.dumps(document, indent=1) + "\n")
 
+    joined = document["left_out"] if len(options.resume) > 1 else 0  # of one file the plan is gone through again
     distributed = ["--ahead", str(options.ahead), *(["--one-gpu"] if options.one_gpu else [])]
     machine = Machine(options.cold, options.ranks, distributed)
     try:
-        left_out = campaign(
+        left_out = joined + campaign(
             document,
             plan(jobs, allocators, options.repeat, options.limit is not None),
             lambda job: options.steps or steps_of[job],

@@ -403,8 +403,9 @@ class DeviceAllocator {
   std::uint64_t stale_granules_bound() const;
   BackgroundWorker::Next background_step() noexcept GMLAKE_EXCLUDES(grow_, state_);
   StaleMappings stale_mappings() const;
-  // Over how many streams the free runs for large requests are spread; those of private pools are not for others.
-  double streams_that_share() const GMLAKE_REQUIRES(state_);
+  // Over how many streams the free runs for large requests are spread, the request one of them; those of private pools
+  // are of no use to others.
+  double streams_that_share(const Request& request) const GMLAKE_REQUIRES(state_);
   std::uint32_t phy_block_granules(const Request& request) GMLAKE_REQUIRES(grow_, state_);
   std::uint64_t room_bytes() const GMLAKE_REQUIRES(grow_);
   std::uint64_t headroom_granules() const GMLAKE_REQUIRES(grow_);

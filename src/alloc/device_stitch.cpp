@@ -61,9 +61,11 @@ std::uint64_t DeviceAllocator::slack_granules(const Request& request) const {
   return target <= held ? 0 : (target - held) >> granule_shift_;
 }
 
-double DeviceAllocator::streams_that_share() const {
+double DeviceAllocator::streams_that_share(const Request& request) const {
   EffectiveStreams streams;
-  for (const StreamState* stream : allocating_) streams.add(stream->large->free_runs());
+  for (const StreamState* stream : allocating_) {
+    streams.add(stream->large->free_runs() + (stream == &request.stream ? 1 : 0));
+  }
   return streams.number();
 }
 
@@ -74,7 +76,7 @@ std::uint32_t DeviceAllocator::phy_block_granules(const Request& request) {
   return growth_granules({.footprint_granules = (held + request.bytes) >> granule_shift_,
                           .settled_granules = settled_bytes_ >> granule_shift_,
                           .freeing = freeing,
-                          .streams = allocating_.size() > 1 ? streams_that_share() : 0.0,
+                          .streams = allocating_.size() > 1 ? streams_that_share(request) : 0.0,
                           .request_granules = request.bytes >> granule_shift_,
                           .headroom_granules = headroom_granules(),
                           .refused = driver_headroom_.has_value(),

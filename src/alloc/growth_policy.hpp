@@ -14,7 +14,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstdint>
 
 namespace gmlake::alloc {
@@ -44,7 +43,7 @@ inline constexpr std::uint64_t kBlocksPerChurned = 512;     // then, of the memo
 inline constexpr std::uint64_t kBlocksPerFootprint = 1024;  // but no more than this of all of it,
 inline constexpr std::uint64_t kBlocksPerRequest = 128;     // nor of the request
 inline constexpr double kPartsPerStream = 2.0;              // each of these three is divided into, where
-inline constexpr std::uint64_t kMostParts = 8;              // there are several streams; at most so many,
+inline constexpr double kMostParts = 8.0;                   // there are several streams; at most so many,
 inline constexpr std::uint64_t kBlocksPerHeadroom = 2048;   // and always, of what the limit leaves,
 inline constexpr std::uint64_t kMostBlocks = 3072;          // but no less than this of the footprint, at most half of
                                                             // what is usual
@@ -72,8 +71,9 @@ inline std::uint32_t growth_granules(const GrowthInput& input) {
     const std::uint64_t churned = input.footprint_granules - std::min(input.settled_granules, input.footprint_granules);
     share = std::max({churned / kBlocksPerChurned, input.footprint_granules / kBlocksPerFootprint,
                       input.request_granules / kBlocksPerRequest});
-    if (input.streams > 0.0) {  // in whole parts: a run or two of another stream make no difference
-      share /= std::min(static_cast<std::uint64_t>(std::lround(kPartsPerStream * input.streams)), kMostParts);
+    if (input.streams > 0.0) {
+      const double parts = std::min(kPartsPerStream * input.streams, kMostParts);
+      share = static_cast<std::uint64_t>(static_cast<double>(share) / parts);
     }
   }
   share = std::min(share, std::max(input.usual_granules, input.footprint_granules / kBlocksPerLargeJob));

@@ -44,13 +44,11 @@ TEST(GrowthPolicy, MakesThemSmallerStillWhereStreamsShareThem) {
   GrowthInput input = large_job();
   input.streams = 1.0;  // of several, one has all free runs
   EXPECT_EQ(growth_granules(input), 16u);
-  input.streams = 1.2;
-  EXPECT_EQ(growth_granules(input), 16u);
-  input.streams = 1.25;  // three parts
+  input.streams = 1.1;  // sizes are powers of two, rounded down
   EXPECT_EQ(growth_granules(input), 8u);
   input.streams = 2.0;
   EXPECT_EQ(growth_granules(input), 8u);
-  input.streams = 2.25;  // five
+  input.streams = 2.1;
   EXPECT_EQ(growth_granules(input), 4u);
   input.streams = 4.0;
   EXPECT_EQ(growth_granules(input), 4u);

@@ -123,11 +123,12 @@ def test_results_of_two_gpus_of_a_machine_are_joined(runner, tmp_path):
     parts = [tmp_path / f"{job}.json" for job in ("generate", "detect")]
     for part in parts:
         runner("--repeat", "1", "--jobs", part.stem, "--resume", str(part))
+        part.write_text(json.dumps({**json.loads(part.read_text()), "left_out": 3}))
     together = ["--repeat", "0", "--resume", *map(str, parts), "--out", str(runner.file)]
     ended, kept, log = runner(*together)
     assert ended.returncode == 0 and log == []
     assert [key[0] for key in keys(kept)] == 4 * ["generate"] + 4 * ["detect"]
-    assert all(f"--jobs {part.stem}" in kept["command"] for part in parts)
+    assert all(f"--jobs {part.stem}" in kept["command"] for part in parts) and kept["left_out"] == 6
     assert {figure["job"] for figure in kept["figures"]} == {"generate", "detect"}
     ended, _, _ = runner(*together[:-2])
     assert ended.returncode == 2 and "--out" in ended.stderr
@@ -221,7 +222,7 @@ def test_the_table_shows_worst_peaks_median_steps_and_how_runs_ended(tables):
     assert rows[4] == ["", "native within 1.02 x peak", "-", "-", "-", "0", "out of memory", "1"]
     assert rows[5] == ["", "**gmlake within 1.02 x peak**", "10.00 GiB", "**1.010**", "0.6600", "0", "as native's", "1"]
     line = tables.line_of(kept, [kept])
-    assert "1 jobs" in line and "allocated 1.003, PyTorch's own 1.500" in line and "median step 1.167" in line
+    assert "1 jobs" in line and "allocated 1.003, PyTorch's own 1.500" in line and "Median step 1.167" in line and "differ by 40 %" in line
 
 
 def test_the_loss_is_held_against_all_runs_of_native_of_that_length(tables):
@@ -237,33 +238,68 @@ def test_the_loss_is_held_against_all_runs_of_native_of_that_length(tables):
     assert "away" not in tables.jobs_table_of(kept, [kept, besides])
 
 
-def test_the_table_of_steps_pools_what_took_turns(tables):
-    def run(allocator, steps):
-        return {**made_up_run("gan", allocator, 1.0, sorted(steps)[1], 2.0), "step_seconds": steps}
+def campaign(commit, **steps):
+    """Made-up runs of allocators, {name: median steps}, in which the middle step of three is the median."""
+    return {
+        "commit": commit,
+        "runs": [
+            {**made_up_run("gan", name, 1.0, step, 2.0), "step_seconds": [9.0, step, step]}
+            for name, each in steps.items()
+            for step in each
+        ],
+    }
 
-    first = {"commit": "0123456789abcdef", "runs": [run("native", [2.0, 1.0, 0.5]), run("gmlake", [3.0, 1.5, 0.25])]}
-    second = {"commit": "1123456789abcdef", "runs": [run("native", [2.0, 1.5, 0.5]), run("gmlake", [3.0, 1.5, 0.25])]}
-    alone = {"commit": "2123456789abcdef", "runs": [run("native", [9.0, 9.0, 9.0])]}  # gmlake was not beside it
-    text = tables.steps_table_of([first, second, alone], ["gan"])
-    row = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
-    assert row == [
-        "gan", "2 and 2", "1.2500", "1.5000", "1.200, above 1.01", "1.000 to 1.500", "0.500", "50 %", "0 %"
-    ]  # fmt: skip
-    assert "at the commits 0123456, 1123456." in text
-    assert tables.steps_table_of([first], ["another"]).count("gan") == 0
+
+def row_of(text, line=2):
+    return [cell.strip() for cell in text.splitlines()[line].strip("|").split("|")]
+
+
+def test_ratios_of_steps_are_made_within_campaigns(tables):
+    # Each says 1.1; in one heap they would say 2.2 / 1, since the slow machine had more of gmlake's runs.
+    fast = campaign("0123456789", native=[1.0] * 6, gmlake=[1.1] * 2)
+    slow = campaign("1123456789", native=[2.0] * 2, gmlake=[2.2] * 6)
+    alone = campaign("2123456789", native=[9.0])
+    text = tables.steps_table_of([fast, slow, alone], ["gan"])
+    assert row_of(text) == ["gan", "2", "8 and 8", "1.100, above 1.01", "1.100 to 1.100", "1.100", "0 %", "0 %"]
+    assert "of the commits 0123456, 1123456." in text
+    assert tables.steps_table_of([fast], ["another"]).count("gan") == 0
+
+
+def test_campaigns_count_by_their_runs_and_few_runs_are_not_resampled(tables):
+    many = campaign("0123456789", native=[1.0] * 2, gmlake=[1.0, 1.0])
+    few = campaign("1123456789", native=[1.0], gmlake=[8.0])
+    row = row_of(tables.steps_table_of([many, few], ["gan"]))
+    assert row[2:5] == ["3 and 3", "2.000, above 1.01", "-"]  # 8 to the power of 1 / 3
+    spread = campaign("2123456789", native=[1.0, 1.5, 1.25] * 2, gmlake=[1.0, 2.0, 1.0] * 2)
+    row = row_of(tables.steps_table_of([spread], ["gan"]))
+    low, high = map(float, row[4].split(" to "))
+    assert low < 0.8 < high and row[6:] == ["50 %", "100 %"]
 
 
 def test_limits_and_expandable_segments_are_compared_where_both_ran(tables):
-    def runs(allocator, *steps, limit=None):
-        return [made_up_run("gan", allocator, 1.0, step, 2.0, limit=limit) for step in steps]
+    first = campaign("0123456789", native=[1.0, 1.5], gmlake=[1.0, 2.0])
+    first["runs"].append(made_up_run("gan", "gmlake", 1.0, 3.0, 2.0, limit=1.02))
+    second = campaign("1123456789", expandable=[2.0], gmlake=[1.0])
+    text = tables.beside_table_of([first, second], ["gan", "none"])
+    assert row_of(text) == ["gan", "1 and 1", "0.500", "1.500", "1 and 2", "2.000, above 1.03", "1.030"]
+    assert row_of(text, 3) == ["none"] + ["-"] * 6
 
-    first = {"runs": runs("native", 1.0, 1.5) + runs("gmlake", 1.0, 2.0) + runs("gmlake", 3.0, limit=1.02)}
-    second = {"runs": runs("expandable", 2.0) + runs("gmlake", 1.0)}
-    rows = tables.beside_table_of([first, second], ["gan", "none"]).splitlines()[2:]
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert cells[0][1:5] == ["1 and 1", "0.500", "0.500 to 0.500", "1.50"]
-    assert cells[0][5:] == ["1 and 2", "2.000", "1.500 to 3.000", "1.03"]
-    assert cells[1] == ["none"] + ["-"] * 8
+
+def test_runs_that_have_no_length_and_files_that_are_missing_are_no_obstacle(tables, monkeypatch, tmp_path):
+    died = {"job": "gan", "alloc": "native", "fraction": None, "exit": -1, "err": "did not end"}
+    kept = {
+        "command": "made up",
+        "commit": "0123456789abcdef",
+        "machine": {"gpu": "made up", "torch": "2.11.0"},
+        "left_out": 3,
+        "runs": [died, *campaign("", native=[0.5], gmlake=[0.5])["runs"]],
+    }
+    (tmp_path / "jobs.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(tables, "KEPT", tmp_path / "jobs.json")
+    monkeypatch.setattr(tables, "DISTRIBUTED", tmp_path / "none.json")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert "as native's" in tables.jobs_table(None) and "3 of the runs asked for did not fit" in tables.jobs_table(None)
+    assert row_of(tables.steps_table(None))[:3] == ["gan", "1", "1 and 1"]
 
 
 def test_one_wrong_loss_among_many_is_seen(monkeypatch):
