@@ -29,14 +29,18 @@ def kept_runs(path=None):
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def ended(runs):
+    """Those that ended well."""
+    return [r for r in runs if not judge.failed(r)]
+
+
 def ratio(runs):
     """The worst peak reserved over peak allocated of those that ended well."""
-    ended = [r["peak_reserved"] / r["peak_allocated"] for r in runs if not judge.failed(r)]
-    return max(ended) if ended else None
+    return max((r["peak_reserved"] / r["peak_allocated"] for r in ended(runs)), default=None)
 
 
 def steps(runs):
-    return judge.median([r for r in runs if not judge.failed(r)], "median_step")
+    return judge.median(ended(runs), "median_step")
 
 
 def how_it_ended(runs):
@@ -64,14 +68,14 @@ def jobs_table_of(kept, documents):
     everywhere = [r for document in documents for r in document["runs"]]
     rows = []
     for job in dict.fromkeys(r["job"] for r in runs):
-        length = max((r["steps"] for r in judge.of(runs, job, "native") if not judge.failed(r)), default=None)
-        native = [r for r in judge.of(everywhere, job, "native") if not judge.failed(r) and r["steps"] == length]
+        length = max((r["steps"] for r in ended(judge.of(runs, job, "native"))), default=None)
+        native = [r for r in ended(judge.of(everywhere, job, "native")) if r["steps"] == length]
         for limited in (False, True):
             for name in ALLOCATORS:
                 own = judge.of(runs, job, name, limited)
                 if not own:
                     continue
-                peaks = [r["peak_allocated"] / GIB for r in own if r.get("peak_allocated") and not judge.failed(r)]
+                peaks = [r["peak_allocated"] / GIB for r in ended(own) if r.get("peak_allocated")]
                 retries = [r["retries"] for r in own if r.get("retries") is not None]
                 label = f"{name} within {own[0]['limit']:g} x peak" if limited else name
                 worst = number(ratio(own))
@@ -99,8 +103,8 @@ def jobs_table_of(kept, documents):
 
 def all_kept():
     """Every campaign of these jobs that is kept: those of the tables above, and what was run besides."""
-    paths = [KEPT, DISTRIBUTED, *sorted(RESULTS.glob("steps/*.json"))]
-    return [json.loads(path.read_text()) for path in paths if path.is_file()]
+    documents = map(kept_runs, [KEPT, DISTRIBUTED, *sorted(RESULTS.glob("steps/*.json"))])
+    return [document for document in documents if document]
 
 
 def compared_jobs():
@@ -115,8 +119,7 @@ def campaigns(documents, job, *kinds):
     """The runs of a job of each kind, an allocator or one with a limit, of each document that has them all.
 
     In a document they took turns on one machine, so that a ratio is made of runs of one document alone."""
-    every = [[[r for r in judge.of(document["runs"], job, *kind) if not judge.failed(r)] for kind in kinds]
-             for document in documents]
+    every = [[ended(judge.of(document["runs"], job, *kind)) for kind in kinds] for document in documents]
     return [apart for apart in every if all(apart)]
 
 

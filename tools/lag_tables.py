@@ -3,11 +3,11 @@ import json
 import math
 import pathlib
 
+from figure_tables import DOCUMENT
 from markdown_table import table
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "bench" / "results"
 RESULT = RESULTS / "lag.json"
-DOCUMENT = "docs/figures.md"
 BOUND = 1.010
 
 
