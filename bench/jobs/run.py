@@ -15,11 +15,11 @@ own, forked from one that has imported PyTorch with the environment of that allo
 Jobs of several processes (distributed.py) are started by torchrun; what counts is the rank that fared worst. Those of
 several streams are in streams.py.
 
-What says most comes first: everything once, then the limits, then the other repetitions. Within a job the allocators change
-places with each repetition, so that what else happens on the machine falls on all of them alike. A job that runs out of
-memory is a result. The steps of a job are those of the recorded traces: every length that makes its peak comes in them.
-Ratios are of medians; the spread of native against itself is kept. The file is written after every run. Exits 1 where a
-figure misses its bound.
+What says most comes first: everything once, with the limits; the other repetitions have the limit for gmlake alone. Within a
+job the allocators change places with each repetition, so that what else happens on the machine falls on all of them alike. A
+job that runs out of memory is a result. The steps of a job are those of the recorded traces: every length that makes its peak
+comes in them. Ratios are of medians; the spread of native against itself is kept. The file is written after every run. Exits
+1 where a figure misses its bound.
 """
 
 import argparse
@@ -75,14 +75,10 @@ def plan(jobs, allocators, repeat, limited):
         for job in jobs:
             for name in allocators[turn:] + allocators[:turn]:
                 yield job, name, False, repetition
-        if limited and repetition == 0:
-            for name in [name for name in LIMITED if name in allocators]:
+        if limited:
+            for name in [name for name in LIMITED if name in allocators and (repetition == 0 or name == "gmlake")]:
                 for job in jobs:
-                    yield job, name, True, 0
-    if limited and "gmlake" in allocators:
-        for repetition in range(1, repeat):
-            for job in jobs:
-                yield job, "gmlake", True, repetition
+                    yield job, name, True, repetition
 
 
 def fraction_of(runs, job, limit):

@@ -91,6 +91,15 @@ def test_everything_once_comes_first_and_each_environment_imports_once(runner):
     assert all(figure["met"] for figure in kept["figures"])
 
 
+def test_limited_runs_of_gmlake_are_among_its_others(runner):
+    chosen = ["--jobs", "detect", "--allocators", "native,gmlake"]
+    _, kept, _ = runner("--repeat", "3", "--limit", "1.02", *chosen, "--resume", str(runner.file))
+    native, own = ("detect", "native", False), ("detect", "gmlake", False)
+    limited = ("detect", "gmlake", True)
+    first = [native, own, limited, ("detect", "native", True)]
+    assert keys(kept) == [*first, own, native, limited, native, own, limited]
+
+
 def test_a_result_is_added_to(runner):
     _, first, _ = runner("--repeat", "1", "--limit", "1.02", "--resume", str(runner.file))
     ended, second, log = runner("--repeat", "2", "--limit", "1.02", "--resume", str(runner.file))
