@@ -18,7 +18,6 @@ import os
 import random
 import socket
 import sys
-import time
 
 import torch
 import torch.distributed as dist
@@ -26,6 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import jobs
+import turns
 
 
 class Layer(nn.Module):
@@ -111,20 +111,6 @@ def alone():
         )
 
 
-def timed(steps, ahead, wait):
-    """Runs the steps; yields (the seconds of each, the last loss) after every `ahead` of them and at the end."""
-    begin, count, loss = time.time(), 0, None
-    for loss in steps:
-        count += 1
-        if count == ahead:
-            wait()
-            yield [(time.time() - begin) / count] * count, loss
-            begin, count = time.time(), 0
-    if count:
-        wait()
-        yield [(time.time() - begin) / count] * count, loss
-
-
 def share_one_gpu():
     """NCCL refuses two ranks on one GPU of a host, and knows a host by this."""
     os.environ.update(NCCL_HOSTID=f"rank-{os.environ['RANK']}", NCCL_SOCKET_IFNAME="lo", NCCL_IB_DISABLE="1")
@@ -152,7 +138,8 @@ def main(arguments):
     t, loss, err = [], None, None
     wait = (lambda: None) if a.cpu else torch.cuda.synchronize
     try:
-        for seconds, loss in timed(train(a.name, a.steps, device, a.cpu), a.ahead, wait):
+        steps = train(a.name, a.steps, device, a.cpu)
+        for seconds, loss in jobs.timed(steps, a.ahead, wait, turns.Turn(a.label)):
             t += seconds
     except torch.OutOfMemoryError:
         err = "OOM"

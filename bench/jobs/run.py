@@ -8,12 +8,14 @@
   python3 bench/jobs/run.py --jobs generate,detect --repeat 5 --steps 8
   python3 bench/jobs/run.py --jobs ddp,fsdp --ranks 2 --out bench/results/jobs_distributed.json    on as many GPUs
   python3 bench/jobs/run.py --jobs ddp,fsdp --ranks 2 --one-gpu --ahead 4 --out r.json    on one; the host runs ahead
+  python3 bench/jobs/run.py --jobs opt_recompute --allocators native,gmlake --in-turn --steps 24 --out r.json
   python3 bench/jobs/run.py --jobs prefetch,concurrent --out bench/results/jobs_streams.json    two streams side by side
 
 Needs a GPU, PyTorch, transformers, peft and torchvision, and gmlake installed (pip install .). Each run is a process of its
 own, forked from one that has imported PyTorch with the environment of that allocator (warm.py; --cold starts each anew).
 Jobs of several processes (distributed.py) are started by torchrun; what counts is the rank that fared worst. Those of
-several streams are in streams.py.
+several streams are in streams.py. With --in-turn the allocators of a job run at the same time and take turns with every step
+(turns.py): where a host is noisy that tells a hundredth, in a few runs. They share the device then, which has to hold them all.
 
 What says most comes first: everything once, with the limits; the other repetitions have the limit for gmlake alone. Within a
 job the allocators change places with each repetition, so that what else happens on the machine falls on all of them alike. A
@@ -27,12 +29,15 @@ import datetime
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import judge
-from warm import BadFork, Warm, run_alone
+import turns
+from warm import BadFork, Warm, run_alone, start_alone
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -65,7 +70,9 @@ def environment(allocator):
 def others_way(runs, options):
     """A run that was made in another way than these are to be, or None: it is not one of theirs."""
     asked = (options.ahead, options.one_gpu)
-    return next((r for r in runs if "ahead" in r and (r["ahead"], r["one_gpu"]) != asked), None)
+    return next(
+        (r for r in runs if "ahead" in r and (r["ahead"], r["one_gpu"]) != asked or ("turn" in r) != options.in_turn), None
+    )
 
 
 def plan(jobs, allocators, repeat, limited):
@@ -112,6 +119,25 @@ def told(out):
     return {**result, "median_step": max(known, default=None), "ranks": ranks}
 
 
+def arguments_of(job, steps, allocator, fraction):
+    arguments = [job, "--steps", str(steps), "--label", allocator]
+    return arguments if fraction is None else [*arguments, "--fraction", f"{fraction:.6f}"]
+
+
+def result_of(job, allocator, fraction, status, out, err, seconds):
+    result = {"job": job, "alloc": allocator, "fraction": fraction, "exit": status}
+    try:
+        result.update(told(out))
+    except (IndexError, ValueError):
+        result["err"] = "no result"
+    if allocator == "gmlake" and result.get("backend", "gmlake") != "gmlake":  # not installed, or it gave up
+        result["err"] = f"{result['backend']} was in its place"
+    result["wall_seconds"] = seconds
+    if status != 0 or result.get("err") == "no result" or "gmlake" in err:
+        result["stderr"] = err[-2000:]
+    return result
+
+
 class Machine:
     """Runs one job at a time, in a fork of a process that is ready or, where forks do not work, in one of its own."""
 
@@ -143,43 +169,65 @@ class Machine:
 
     def run(self, job, steps, allocator, fraction, timeout):
         """One run's result, with what went wrong where something did; None where it was cut off by `timeout`."""
-        arguments = [job, "--steps", str(steps), "--label", allocator]
-        if fraction is not None:
-            arguments += ["--fraction", f"{fraction:.6f}"]
         begin = time.monotonic()
         if job in JOBS:
             self.start(allocator)
         timeout = max(1.0, timeout - (time.monotonic() - begin))
         begin = time.monotonic()
-        status, out, err = self.process(allocator, arguments, timeout)
+        status, out, err = self.process(allocator, arguments_of(job, steps, allocator, fraction), timeout)
         if status is None:
             return None
-        result = {"job": job, "alloc": allocator, "fraction": fraction, "exit": status}
-        try:
-            result.update(told(out))
-        except (IndexError, ValueError):
-            result["err"] = "no result"
-        if allocator == "gmlake" and result.get("backend", "gmlake") != "gmlake":  # not installed, or it gave up
-            result["err"] = f"{result['backend']} was in its place"
-        result["wall_seconds"] = time.monotonic() - begin
-        if status != 0 or result.get("err") == "no result" or "gmlake" in err:
-            result["stderr"] = err[-2000:]
-        return result
+        return result_of(job, allocator, fraction, status, out, err, time.monotonic() - begin)
+
+    def run_in_turn(self, job, steps, allocators, timeout):
+        """The results of a job under each of these, a step in turn; None where they were cut off by `timeout`."""
+        begin = time.monotonic()
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            members = self.ranks if job in DISTRIBUTED else 1
+            conductor = turns.Conductor(folder / "turns", allocators, members, timeout)
+            started = {}
+            try:
+                for allocator in allocators:
+                    command = self.command(arguments_of(job, steps, allocator, None))
+                    into = environment(allocator) | {turns.ADDRESS: conductor.path}
+                    started[allocator] = start_alone(command, into, folder / f"{allocator}.out", folder / f"{allocator}.err")
+                conductor.conduct(lambda allocator: started[allocator].poll() is None)
+                for process in started.values():
+                    process.wait(conductor.seconds_left())
+            except (turns.Late, subprocess.TimeoutExpired):
+                return None
+            finally:
+                for process in started.values():
+                    if process.poll() is None:
+                        os.killpg(process.pid, signal.SIGKILL)
+                        process.wait()
+            seconds = time.monotonic() - begin
+
+            def written(allocator, stream):
+                return (folder / f"{allocator}.{stream}").read_text(errors="replace")
+
+            return [
+                result_of(job, each, None, process.returncode, written(each, "out"), written(each, "err"), seconds)
+                for each, process in started.items()
+            ]
 
     def process(self, allocator, arguments, timeout):
-        command = [sys.executable, str(HERE / "jobs.py"), *arguments]
-        if arguments[0] in DISTRIBUTED:
-            torchrun = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node".split()
-            command = [sys.executable, *torchrun, str(self.ranks), str(HERE / "distributed.py")]
-            command += [*arguments, *self.distributed]
-        elif arguments[0] in STREAMS:
-            command = [sys.executable, str(HERE / "streams.py"), *arguments]
-        elif not self.cold:
+        if arguments[0] in JOBS and not self.cold:
             try:
                 return self.warm[allocator].run(arguments, timeout)
             except BadFork as error:
                 self.give_up(error)
-        return run_alone(command, environment(allocator), timeout)
+        return run_alone(self.command(arguments), environment(allocator), timeout)
+
+    def command(self, arguments):
+        """That of a process of its own."""
+        if arguments[0] in DISTRIBUTED:
+            torchrun = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node".split()
+            command = [sys.executable, *torchrun, str(self.ranks), str(HERE / "distributed.py")]
+            return [*command, *arguments, *self.distributed]
+        script = "streams.py" if arguments[0] in STREAMS else "jobs.py"
+        return [sys.executable, str(HERE / script), *arguments]
 
     def stop(self):
         for known in self.warm.values():
@@ -223,13 +271,39 @@ def campaign(document, todo, steps_of, limit, machine, seconds, keep):
             continue
         if limited:
             result["limit"] = limit
-        here = result.pop("machine", None)
-        if here is not None and document.setdefault("machine", here) != here:
-            sys.exit(f"this machine is {here}, and the results are of {document['machine']}: give --out another file")
-        show(result)
-        runs.append(result)
+        add(document, result)
         keep()
     return left_out
+
+
+def campaign_in_turn(document, jobs, allocators, repeat, steps_of, machine, seconds, keep):
+    """The same of `jobs`, each under all allocators at once; `turn` in a result says with which others it ran."""
+    begin = time.monotonic()
+    runs = document["runs"]
+    left_out = 0
+    for repetition in range(repeat):
+        for job in jobs:
+            if any(r["job"] == job and r["turn"] == repetition for r in runs):
+                continue
+            left = seconds - (time.monotonic() - begin)
+            results = None
+            if expected_seconds(runs, job) <= left:
+                results = machine.run_in_turn(job, steps_of(job), allocators, min(left, LONGEST))
+            if results is None:
+                left_out += len(allocators)
+                continue
+            for result in results:
+                add(document, {**result, "turn": repetition})
+            keep()
+    return left_out
+
+
+def add(document, result):
+    here = result.pop("machine", None)
+    if here is not None and document.setdefault("machine", here) != here:
+        sys.exit(f"this machine is {here}, and the results are of {document['machine']}: give --out another file")
+    show(result)
+    document["runs"].append(result)
 
 
 def commit():
@@ -264,6 +338,7 @@ def main():
     parser.add_argument("--ranks", type=int, default=2, help="processes of a distributed job, a GPU each; default: 2")
     parser.add_argument("--one-gpu", action="store_true", help="all of them on the first GPU, over sockets")
     parser.add_argument("--ahead", type=int, default=1, help="steps of theirs before the host waits; default: 1")
+    parser.add_argument("--in-turn", action="store_true", help="all allocators at once, a step each in turn")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start nothing that would not end in time")
     parser.add_argument(
         "--resume", type=pathlib.Path, nargs="+", default=[], metavar="FILE", help="add to what they have, of one commit"
@@ -284,8 +359,11 @@ def main():
     out.parent.mkdir(parents=True, exist_ok=True)
     document = document_to_begin(options.resume, "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]))
 
+    if options.in_turn and options.limit is not None:
+        parser.error("--in-turn has no --limit: it is a share of the device, which they share")
     if (other := others_way(document["runs"], options)) is not None:
-        parser.error(f"what is to be added to has --ahead {other['ahead']}{' --one-gpu' * other['one_gpu']}")
+        ahead = f" --ahead {other['ahead']}{' --one-gpu' * other['one_gpu']}" if "ahead" in other else ""
+        parser.error(f"what is to be added to was made with{' --in-turn' if 'turn' in other else 'out --in-turn'}{ahead}")
 
     def keep():
         document["figures"] = [
@@ -296,18 +374,19 @@ def main():
     joined = document["left_out"] if len(options.resume) > 1 else 0  # of one file the plan is gone through again
     distributed = ["--ahead", str(options.ahead), *(["--one-gpu"] if options.one_gpu else [])]
     machine = Machine(options.cold, options.ranks, distributed)
+
+    def asked(job):
+        return options.steps or steps_of[job]
+
     try:
-        left_out = joined + campaign(
-            document,
-            plan(jobs, allocators, options.repeat, options.limit is not None),
-            lambda job: options.steps or steps_of[job],
-            options.limit,
-            machine,
-            options.seconds,
-            keep,
-        )
+        if options.in_turn:
+            left_out = campaign_in_turn(document, jobs, allocators, options.repeat, asked, machine, options.seconds, keep)
+        else:
+            todo = plan(jobs, allocators, options.repeat, options.limit is not None)
+            left_out = campaign(document, todo, asked, options.limit, machine, options.seconds, keep)
     finally:
         machine.stop()
+    left_out += joined
     document["left_out"] = left_out
     keep()
     missed = [figure for figure in document["figures"] if not figure["met"]]

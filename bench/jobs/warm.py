@@ -45,6 +45,12 @@ def run_alone(command, environment, timeout):
     return process.returncode, out, err
 
 
+def start_alone(command, environment, out, err):
+    """A process that goes on beside this one, and what it prints into two files."""
+    with open(out, "wb") as output, open(err, "wb") as errors:
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=errors, start_new_session=True)
+
+
 class Warm:
     """One such process, seen from outside. Where it ends or hangs, the next call starts another."""
 

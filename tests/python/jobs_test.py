@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -16,7 +18,7 @@ JOBS = ROOT / "bench" / "jobs"
 
 # As jobs.py to the runner: a peak, and a result that depends on the allocator, the limit and the job.
 MADE_UP = """
-import argparse, json, os, sys, time
+import argparse, json, os, sys, time, turns
 imported = os.getpid()
 class torch:
     class cuda:
@@ -32,6 +34,12 @@ def main(arguments):
         log.write(f"{a.name} {a.label} {a.fraction} {os.getpid() != imported} {os.environ.get('GMLAKE', 0)}\\n")
     if os.environ.get("SLOW") == a.name: time.sleep(60)
     if os.environ.get("DIE") == a.name: sys.exit("gone")
+    turn = turns.Turn(a.label)
+    for step in range(a.steps if turns.ADDRESS in os.environ else 0):
+        turn.take()
+        with open(os.environ["LOG"], "a") as log: log.write(f"step {a.label} {step}\\n")
+        turn.give()
+        if os.environ.get("DIE_AFTER_A_STEP") == a.label: sys.exit("gone")
     backend = {} if "BACKEND" not in os.environ else {"backend": os.environ["BACKEND"]}
     native = a.label != "gmlake"
     oom = native and a.fraction is not None
@@ -48,7 +56,7 @@ def runner(tmp_path: pathlib.Path):
     """Runs the runner on two of the jobs; returns its outcome, its file, and what the jobs were asked for."""
     bench = tmp_path / "bench" / "jobs"
     bench.mkdir(parents=True)
-    for name in ("run.py", "warm.py", "judge.py"):
+    for name in ("run.py", "warm.py", "judge.py", "turns.py"):
         shutil.copy(JOBS / name, bench)
     (bench / "jobs.py").write_text(MADE_UP)
     log = tmp_path / "log"
@@ -126,6 +134,83 @@ def test_runs_made_in_another_way_are_not_added_to(runner):
     assert ended.returncode == 2 and "--ahead 1" in ended.stderr and not log
     ended, _, _ = runner("--repeat", "1", "--resume", str(runner.file))
     assert ended.returncode == 0, ended.stderr
+
+
+IN_TURN = ["--in-turn", "--allocators", "native,gmlake", "--jobs", "detect", "--steps", "3"]
+
+
+def steps_in(log):
+    return [(line[1], int(line[2])) for line in log if line[0] == "step"]
+
+
+def test_allocators_in_turn_take_a_step_each(runner):
+    ended, kept, log = runner(*IN_TURN, "--repeat", "1", "--resume", str(runner.file))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [(r["job"], r["alloc"], r["turn"], r["err"]) for r in kept["runs"]] == [
+        ("detect", "native", 0, None),
+        ("detect", "gmlake", 0, None),
+    ]
+    native, own = ([(name, step) for step in range(3)] for name in ("native", "gmlake"))
+    assert steps_in(log) == [native[0], own[0], own[1], native[1], native[2], own[2]]
+    assert ["import"] not in log and all(line[4] == "1" for line in log if line[1] == "gmlake" and line[0] == "detect")
+    assert all("machine" not in r and r["wall_seconds"] > 0 for r in kept["runs"]) and kept["left_out"] == 0
+
+    ended, kept, log = runner(*IN_TURN, "--repeat", "3", "--resume", str(runner.file))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [r["turn"] for r in kept["runs"]] == [0, 0, 1, 1, 2, 2] and len(steps_in(log)) == 12
+
+
+def test_who_dies_loses_its_turns_and_the_others_go_on(runner):
+    ended, kept, log = runner(*IN_TURN, "--repeat", "1", "--resume", str(runner.file), DIE_AFTER_A_STEP="gmlake")
+    assert ended.returncode == 1
+    assert [(r["alloc"], r["exit"]) for r in kept["runs"]] == [("native", 0), ("gmlake", 1)]
+    assert steps_in(log) == [("native", 0), ("gmlake", 0), ("native", 1), ("native", 2)]
+
+
+def test_who_dies_before_the_first_turn_keeps_nobody_waiting(runner):
+    ended, kept, log = runner(*IN_TURN, "--repeat", "1", "--resume", str(runner.file), DIE="detect")
+    assert ended.returncode == 1 and steps_in(log) == []
+    assert [r["err"] for r in kept["runs"]] == ["no result", "no result"]
+
+
+def test_ranks_of_a_job_have_their_turn_together(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(JOBS))
+    import turns
+
+    conductor = turns.Conductor(tmp_path / "turns", ["native", "gmlake"], 2, 60)
+    monkeypatch.setenv(turns.ADDRESS, conductor.path)
+    meet = {name: threading.Barrier(2, timeout=60) for name in conductor.names}
+    taken = []
+
+    def rank(name):
+        turn = turns.Turn(name)
+        for _ in range(2):
+            turn.take()
+            meet[name].wait()  # as a collective does
+            taken.append(name)
+            turn.give()
+        turn.connection.close()
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        ranks = [pool.submit(rank, name) for name in conductor.names * 2]
+        conductor.conduct(lambda _: True)
+        assert [each.result() for each in ranks] == [None] * 4
+    assert taken == ["native", "native", "gmlake", "gmlake", "gmlake", "gmlake", "native", "native"]
+
+
+def test_turns_that_time_cuts_off_are_no_result(runner):
+    runner(*IN_TURN, "--repeat", "1", "--resume", str(runner.file))
+    ended, kept, _ = runner(*IN_TURN, "--repeat", "2", "--seconds", "4", "--resume", str(runner.file), SLOW="detect")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [r["turn"] for r in kept["runs"]] == [0, 0] and kept["left_out"] == 2
+
+
+def test_turns_and_runs_of_their_own_are_not_mixed(runner):
+    runner(*IN_TURN, "--repeat", "1", "--resume", str(runner.file))
+    ended, _, _ = runner("--repeat", "2", "--resume", str(runner.file))
+    assert ended.returncode == 2 and "made with --in-turn" in ended.stderr
+    ended, _, _ = runner(*IN_TURN, "--limit", "1.02")
+    assert ended.returncode == 2 and "no --limit" in ended.stderr
 
 
 def test_results_of_two_gpus_of_a_machine_are_joined(runner, tmp_path):
