@@ -21,6 +21,7 @@ import figure_tables
 import gpu_tables
 import job_tables
 import lag_tables
+import turn_tables
 from markdown_table import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -107,8 +108,15 @@ def reliability_table(_):
 
 TABLES = {"reliability": ("docs/reliability.md", reliability_table), "results": ("README.md", results_table), "options": ("docs/options.md", options_table)}
 TABLES |= {name: (gpu_tables.DOCUMENT, make) for name, make in gpu_tables.TABLES.items()}
-TABLES |= job_tables.TABLES | lag_tables.TABLES
+TABLES |= job_tables.TABLES | lag_tables.TABLES | turn_tables.TABLES
 TABLES |= {name: (figure_tables.DOCUMENT, make) for name, make in figure_tables.TABLES.items()}
+
+
+def filled(text, name, content):
+    """The document with `content` as its table; None where it has no table of that name."""
+    between = re.compile(rf"(<!-- table: {name} -->\n)(?:.*?\n)??(<!-- end table -->)", re.DOTALL)
+    new, found = between.subn(lambda marks: f"{marks.group(1)}{content}\n{marks.group(2)}", text)
+    return new if found else None
 
 
 def main():
@@ -124,11 +132,9 @@ def main():
     for name, (document, make) in TABLES.items():
         path = ROOT / document
         old = path.read_text()
-        between = re.compile(rf"(<!-- table: {name} -->\n).*?(\n<!-- end table -->)", re.DOTALL)
-        if not between.search(old):
+        new = filled(old, name, make(options.tool))
+        if new is None:
             sys.exit(f"{document}: there is no table '{name}'")
-        table = make(options.tool)
-        new = between.sub(lambda found: found.group(1) + table + found.group(2), old)
         if new == old:
             continue
         stale.append(f"{document}: table '{name}'")

@@ -39,6 +39,24 @@ def steady_seconds(runs):
     return all_seconds(runs, 2)
 
 
+def steps(runs):
+    return median(runs, "median_step")
+
+
+def in_turn(own, other):
+    """The runs that took turns, (one, the one beside it), where both ended well."""
+    beside = {run["turn"]: run for run in other if "turn" in run and not failed(run)}
+    return [(run, beside[run["turn"]]) for run in own if run.get("turn") in beside and not failed(run)]
+
+
+def over(own, other, seconds):
+    """seconds(runs) of `own` over those of `other`; of runs that took turns, the geometric mean of each over the one beside
+    it. None where there is nothing to compare."""
+    apart = [([one], [beside]) for one, beside in in_turn(own, other)] or [(own, other)]
+    both = [(seconds(runs), seconds(others)) for runs, others in apart]
+    return statistics.geometric_mean(one / beside for one, beside in both) if all(map(all, both)) else None
+
+
 def loss_away(runs, native):
     """(how far the median loss of `runs` is from native's, how wide the range of native's is); None: nothing to compare.
 
@@ -70,17 +88,12 @@ def figures(runs):
             continue
         ratio = max(r["peak_reserved"] / r["peak_allocated"] for r in own)
         yield "peak reserved / peak allocated", job, ratio, RATIO_BOUND, ratio <= RATIO_BOUND
-        step = median(own, "median_step")
-        if step and median(native, "median_step"):
-            over = step / median(native, "median_step")
-            yield "median step / native's", job, over, STEP_BOUND, over <= STEP_BOUND
-        if steady_seconds(own) and steady_seconds(native):
-            over = steady_seconds(own) / steady_seconds(native)
-            yield "steady steps / native's", job, over, STEP_BOUND, over <= STEP_BOUND
-        if step and median(expandable, "median_step"):
-            over = step / median(expandable, "median_step")
+        for name, seconds in (("median step", steps), ("steady steps", steady_seconds)):
+            if (ratio := over(own, native, seconds)) is not None:
+                yield f"{name} / native's", job, ratio, STEP_BOUND, ratio <= STEP_BOUND
+        if (ratio := over(own, expandable, steps)) is not None:
             bound = 1 + spread(native, "median_step")
-            yield "median step / expandable's", job, over, bound, over <= bound
+            yield "median step / expandable's", job, ratio, bound, ratio <= bound
         wrong = wrong_losses(own + of(runs, job, "gmlake", limited=True), native)
         yield "runs with a wrong loss", job, wrong, 0, wrong == 0
         if (apart := loss_away(own, native)) is not None:
@@ -89,6 +102,5 @@ def figures(runs):
         if limited:
             whole = all(not failed(r) and r["steps"] == own[0]["steps"] for r in limited)
             yield "limited runs that did not complete", job, 0 if whole else 1, 0, whole
-            if whole and step:
-                over = median(limited, "median_step") / step
-                yield "limited: median step / unlimited", job, over, LIMITED_STEP_BOUND, over <= LIMITED_STEP_BOUND
+            if whole and (ratio := over(limited, own, steps)) is not None:
+                yield "limited: median step / unlimited", job, ratio, LIMITED_STEP_BOUND, ratio <= LIMITED_STEP_BOUND
