@@ -39,10 +39,6 @@ def ratio(runs):
     return max((r["peak_reserved"] / r["peak_allocated"] for r in ended(runs)), default=None)
 
 
-def steps(runs):
-    return judge.median(ended(runs), "median_step")
-
-
 def how_it_ended(runs):
     """How often, where not each time."""
     bad = [r for r in runs if judge.failed(r)]
@@ -83,7 +79,7 @@ def jobs_table_of(kept, documents):
                              f"**{label}**" if name == "gmlake" else label,
                              f"{max(peaks):.2f} GiB" if peaks else "-",
                              f"**{worst}**" if name == "gmlake" else worst,
-                             number(steps(own), 4), str(max(retries)) if retries else "-",
+                             number(judge.median_seconds(own), 4), str(max(retries)) if retries else "-",
                              how_it_ended(own) or loss(own, native), str(len(own))])
     header = ["job", "allocator", "peak allocated", "peak reserved over it", "median step, s", "retries",
               "loss of the last step", "runs"]
@@ -118,7 +114,7 @@ NATIVE, OWN, EXPANDABLE, LIMITED = ("native",), ("gmlake",), ("expandable",), ("
 def campaigns(documents, job, *kinds):
     """The runs of a job of each kind, an allocator or one with a limit, of each document that has them all.
 
-    In a document they took turns on one machine, so that a ratio is made of runs of one document alone."""
+    In a document they changed places on one machine, so that a ratio is made of runs of one document alone."""
     every = [[ended(judge.of(document["runs"], job, *kind)) for kind in kinds] for document in documents]
     return [apart for apart in every if all(apart)]
 
@@ -136,7 +132,7 @@ def resampled(pairs):
     if min(sum(map(len, kind)) for kind in zip(*pairs)) < FEWEST_TO_RESAMPLE:
         return "-"
     draw = random.Random(1)
-    ratios = sorted(combined([[draw.choices(runs, k=len(runs)) for runs in pair] for pair in pairs], steps)
+    ratios = sorted(combined([[draw.choices(runs, k=len(runs)) for runs in pair] for pair in pairs], judge.median_seconds)
                     for _ in range(RESAMPLINGS))
     return f"{number(ratios[RESAMPLINGS // 40])} to {number(ratios[-RESAMPLINGS // 40 - 1])}"
 
@@ -151,8 +147,8 @@ def how_many(pairs):
     return " and ".join(str(sum(map(len, kind))) for kind in zip(*pairs))
 
 
-def judged(value, bound):
-    return number(value) + ("" if value <= bound else f", above {bound:g}")
+def judged(value, bound, error=""):
+    return number(value) + error + ("" if value <= bound else f", above {bound:g}")
 
 
 def steps_table_of(documents, jobs):
@@ -162,8 +158,8 @@ def steps_table_of(documents, jobs):
         pairs = campaigns(documents, job, OWN, NATIVE)
         if not pairs:
             continue
-        rows.append([job, str(len(pairs)), how_many(pairs), judged(combined(pairs, steps), judge.STEP_BOUND), resampled(pairs),
-                     number(combined(pairs, judge.steady_seconds)),
+        rows.append([job, str(len(pairs)), how_many(pairs), judged(combined(pairs, judge.median_seconds), judge.STEP_BOUND), resampled(pairs),
+                     judged(combined(pairs, judge.steady_seconds), judge.STEP_BOUND),
                      *(f"{100 * spread_within(pairs, kind):.0f} %" for kind in (1, 0))])
     header = ["job", "campaigns", "runs", "median step over native's", "in 95 % of resamplings",
               "steps from the third on, over native's", "native's slowest run over its fastest", "gmlake's"]
@@ -180,7 +176,7 @@ def beside_table_of(documents, jobs):
         row = [job]
         for kinds, bound in (((OWN, EXPANDABLE), 1 + native), ((LIMITED, OWN), judge.LIMITED_STEP_BOUND)):
             pairs = campaigns(documents, job, *kinds)
-            row += [how_many(pairs), judged(combined(pairs, steps), bound), number(bound)] if pairs else ["-"] * 3
+            row += [how_many(pairs), judged(combined(pairs, judge.median_seconds), bound), number(bound)] if pairs else ["-"] * 3
         rows.append(row)
     header = ["job", "runs", "median step over expandable's", "at most", "runs", "with the limit, over without", "at most"]
     return table(header, rows)
@@ -200,7 +196,7 @@ def line_of(kept, documents):
 
     ratios = {name: between([ratio(judge.of(runs, job, name)) for job in jobs], 3) for name in ("native", "gmlake")}
     pairs = [campaigns(documents, job, OWN, NATIVE) for job in jobs]
-    times, spreads = [combined(each, steps) for each in pairs], [100 * spread_within(each, 1) for each in pairs]
+    times, spreads = [combined(each, judge.median_seconds) for each in pairs], [100 * spread_within(each, 1) for each in pairs]
     return (f"On one {kept['machine']['gpu']} under PyTorch {kept['machine']['torch']}, {len(jobs)} jobs: peak reserved over peak "
             f"allocated {ratios['gmlake']}, PyTorch's own {ratios['native']}.\nMedian step {between(times, 3)} of PyTorch's own, "
             f"whose runs differ by {between(spreads, 0)} % themselves ([docs/pytorch.md](docs/pytorch.md) has the tables).")

@@ -5,10 +5,10 @@
   python3 tools/make_tables.py --tool build/gmlake --check   changes nothing; exits 1 where a table is stale
   python3 tools/make_tables.py --print NAME                  prints one table
 
-A table stands between <!-- table: NAME --> and <!-- end table -->. Results come from bench/results/figures.json, which
-`make figures` writes, those of a GPU from gpu.json and jobs.json beside it, which bench/gpu.py and bench/jobs/run.py
-write; options from `gmlake options --json -`; reliability from bench/results/reliability/, which bench/reliability.py,
-tools/mutants.py and tools/coverage.py write.
+A table stands between <!-- table: NAME --> and <!-- end table -->. Results come from bench/results/: figures.json, which
+`make figures` writes; those of a GPU from gpu.json, which bench/gpu.py writes, and from jobs.json, jobs_distributed.json,
+steps/ and turns/, which bench/jobs/run.py writes; reliability from reliability/, which bench/reliability.py, tools/mutants.py
+and tools/coverage.py write. Options come from `gmlake options --json -`.
 """
 import argparse
 import json

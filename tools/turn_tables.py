@@ -1,27 +1,36 @@
-"""What a step of a job takes beside native's own where the two took turns, from bench/results/turns/. Called by make_tables.py."""
-from job_tables import RESULTS, judge, judged, kept_runs, number, ratio
+"""What a step of a job takes beside native's where the two took turns, from bench/results/turns/. Called by make_tables.py."""
+import math
+import statistics
+
+from job_tables import NONE_KEPT, RESULTS, judge, judged, kept_runs, number, ratio
 from markdown_table import table
 
 
+def with_error(ratios):
+    """Their geometric mean, and its standard error where there are several."""
+    error = ""
+    if len(ratios) > 1:
+        error = f" ± {number(statistics.stdev(map(math.log, ratios)) / math.sqrt(len(ratios)))}"
+    return judged(statistics.geometric_mean(ratios), judge.STEP_BOUND, error)
+
+
+def rows_of(document):
+    for job in dict.fromkeys(run["job"] for run in document["runs"]):
+        own, native = (judge.of(document["runs"], job, name) for name in ("gmlake", "native"))
+        pairs = judge.in_turn(own, native)
+        if not pairs:
+            continue
+        own, native = map(list, zip(*pairs))
+        yield [job, str(len(pairs)), str(own[0]["steps"]),
+               *(with_error(judge.each_over(own, native, seconds)) for seconds in (judge.median_seconds, judge.steady_seconds)),
+               number(ratio(native)), f"**{number(ratio(own))}**", document["commit"][:7]]
+
+
 def turns_table_of(documents):
-    rows = []
-    for document in documents:
-        for job in dict.fromkeys(run["job"] for run in document["runs"]):
-            own, native = (judge.of(document["runs"], job, name) for name in ("gmlake", "native"))
-            pairs = judge.in_turn(own, native)
-            if not pairs:
-                continue
-            own, native = map(list, zip(*pairs))
-            ratios = [judge.over([one], [beside], judge.steps) for one, beside in pairs]
-            rows.append([job, str(len(pairs)), str(own[0]["steps"]),
-                         judged(judge.over(own, native, judge.steps), judge.STEP_BOUND),
-                         f"{number(min(ratios))} to {number(max(ratios))}",
-                         number(judge.over(own, native, judge.steady_seconds)), number(ratio(native)),
-                         f"**{number(ratio(own))}**"])
-    header = ["job", "pairs", "steps", "median step over native's", "in each pair", "steps from the third on, over native's",
-              "native: peak reserved over allocated", "**gmlake**"]
-    commits = ", ".join(document["commit"][:12] for document in documents)
-    return table(header, rows) + f"\n\nGeometric means of the pairs' ratios. At commit {commits}."
+    rows = [row for document in documents for row in rows_of(document)]
+    header = ["job", "pairs", "steps", "median step over native's", "steps from the third on, over native's",
+              "native: peak reserved over allocated", "**gmlake**", "at commit"]
+    return table(header, rows) + "\n\nGeometric means over the pairs, ± their standard error." if rows else NONE_KEPT
 
 
 def turns_table(_):

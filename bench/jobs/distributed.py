@@ -14,8 +14,10 @@ with status 1.
 """
 
 import argparse
+import ctypes
 import os
 import random
+import signal
 import socket
 import sys
 
@@ -116,6 +118,13 @@ def share_one_gpu():
     os.environ.update(NCCL_HOSTID=f"rank-{os.environ['RANK']}", NCCL_SOCKET_IFNAME="lo", NCCL_IB_DISABLE="1")
 
 
+def end_with_torchrun():
+    """Where torchrun is killed its workers would go on: it gives each a session of its own."""
+    die_with_parent = 1  # PR_SET_PDEATHSIG, prctl(2)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+
+
 def main(arguments):
     ap = argparse.ArgumentParser()
     ap.add_argument("name", choices=("ddp", "fsdp"))
@@ -126,6 +135,7 @@ def main(arguments):
     ap.add_argument("--cpu", action="store_true")
     ap.add_argument("--label", default=os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "native"))
     a = ap.parse_args(arguments)
+    end_with_torchrun()
     alone()
     if a.one_gpu:
         share_one_gpu()
@@ -139,7 +149,7 @@ def main(arguments):
     wait = (lambda: None) if a.cpu else torch.cuda.synchronize
     try:
         steps = train(a.name, a.steps, device, a.cpu)
-        for seconds, loss in jobs.timed(steps, a.ahead, wait, turns.Turn(a.label)):
+        for seconds, loss in turns.timed(steps, a.ahead, wait, turns.Turn(a.label)):
             t += seconds
     except torch.OutOfMemoryError:
         err = "OOM"

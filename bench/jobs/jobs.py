@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import gzip
 import importlib
-import itertools
 import json
 import os
 import pickle
@@ -204,23 +203,6 @@ def import_libraries():
             importlib.import_module(name)
 
 
-def timed(steps, ahead, wait, turn):
-    """Runs the steps; yields (the seconds of each, the last loss) after every `ahead` of them and at the end."""
-    steps = iter(steps)
-    while True:
-        turn.take()
-        begin, count, loss = time.time(), 0, None
-        for loss in itertools.islice(steps, ahead):
-            count += 1
-        if count:
-            wait()
-        seconds = time.time() - begin
-        turn.give()
-        if not count:
-            return
-        yield [seconds / count] * count, loss
-
-
 def report(name, label, step_seconds, loss, err):
     """What a run has to say, as one JSON line: the memory of the current device, and who it is."""
     t = step_seconds
@@ -283,7 +265,7 @@ def main(arguments):
     err = None
     loss = None
     try:
-        for seconds, loss in timed(W[a.name](a.steps), 1, torch.cuda.synchronize, turns.Turn(a.label)):
+        for seconds, loss in turns.timed(W[a.name](a.steps), 1, torch.cuda.synchronize, turns.Turn(a.label)):
             t += seconds
     except torch.cuda.OutOfMemoryError:
         err = "OOM"

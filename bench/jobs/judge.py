@@ -39,22 +39,31 @@ def steady_seconds(runs):
     return all_seconds(runs, 2)
 
 
-def steps(runs):
-    return median(runs, "median_step")
+def median_seconds(runs):
+    """Of the medians of the steps."""
+    return median([run for run in runs if not failed(run)], "median_step")
 
 
 def in_turn(own, other):
     """The runs that took turns, (one, the one beside it), where both ended well."""
-    beside = {run["turn"]: run for run in other if "turn" in run and not failed(run)}
-    return [(run, beside[run["turn"]]) for run in own if run.get("turn") in beside and not failed(run)]
+    beside = {run["pair"]: run for run in other if "pair" in run and not failed(run)}
+    return [(run, beside[run["pair"]]) for run in own if run.get("pair") in beside and not failed(run)]
+
+
+def each_over(own, other, seconds):
+    """seconds(runs) of `own` over those of `other`; of runs that took turns, of each over the one beside it. Empty where
+    there is nothing to compare."""
+    apart = [(own, other)]
+    if any("pair" in run for run in own):
+        apart = [([one], [beside]) for one, beside in in_turn(own, other)]
+    both = [(seconds(runs), seconds(others)) for runs, others in apart]
+    return [one / beside for one, beside in both if one and beside]
 
 
 def over(own, other, seconds):
-    """seconds(runs) of `own` over those of `other`; of runs that took turns, the geometric mean of each over the one beside
-    it. None where there is nothing to compare."""
-    apart = [([one], [beside]) for one, beside in in_turn(own, other)] or [(own, other)]
-    both = [(seconds(runs), seconds(others)) for runs, others in apart]
-    return statistics.geometric_mean(one / beside for one, beside in both) if all(map(all, both)) else None
+    """The geometric mean of these; None where there are none."""
+    ratios = each_over(own, other, seconds)
+    return statistics.geometric_mean(ratios) if ratios else None
 
 
 def loss_away(runs, native):
@@ -86,12 +95,12 @@ def figures(runs):
         yield "runs that failed", job, bad, 0, bad == 0
         if bad:
             continue
-        ratio = max(r["peak_reserved"] / r["peak_allocated"] for r in own)
-        yield "peak reserved / peak allocated", job, ratio, RATIO_BOUND, ratio <= RATIO_BOUND
-        for name, seconds in (("median step", steps), ("steady steps", steady_seconds)):
+        held = max(r["peak_reserved"] / r["peak_allocated"] for r in own)
+        yield "peak reserved / peak allocated", job, held, RATIO_BOUND, held <= RATIO_BOUND
+        for name, seconds in (("median step", median_seconds), ("steady steps", steady_seconds)):
             if (ratio := over(own, native, seconds)) is not None:
                 yield f"{name} / native's", job, ratio, STEP_BOUND, ratio <= STEP_BOUND
-        if (ratio := over(own, expandable, steps)) is not None:
+        if (ratio := over(own, expandable, median_seconds)) is not None:
             bound = 1 + spread(native, "median_step")
             yield "median step / expandable's", job, ratio, bound, ratio <= bound
         wrong = wrong_losses(own + of(runs, job, "gmlake", limited=True), native)
@@ -102,5 +111,5 @@ def figures(runs):
         if limited:
             whole = all(not failed(r) and r["steps"] == own[0]["steps"] for r in limited)
             yield "limited runs that did not complete", job, 0 if whole else 1, 0, whole
-            if whole and (ratio := over(limited, own, steps)) is not None:
+            if whole and (ratio := over(limited, own, median_seconds)) is not None:
                 yield "limited: median step / unlimited", job, ratio, LIMITED_STEP_BOUND, ratio <= LIMITED_STEP_BOUND

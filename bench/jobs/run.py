@@ -8,14 +8,15 @@
   python3 bench/jobs/run.py --jobs generate,detect --repeat 5 --steps 8
   python3 bench/jobs/run.py --jobs ddp,fsdp --ranks 2 --out bench/results/jobs_distributed.json    on as many GPUs
   python3 bench/jobs/run.py --jobs ddp,fsdp --ranks 2 --one-gpu --ahead 4 --out r.json    on one; the host runs ahead
-  python3 bench/jobs/run.py --jobs opt_recompute --allocators native,gmlake --in-turn --steps 24 --out r.json
+  python3 bench/jobs/run.py --jobs opt_recompute --allocators native,gmlake --in-turn --steps 24 --out r.json    together
   python3 bench/jobs/run.py --jobs prefetch,concurrent --out bench/results/jobs_streams.json    two streams side by side
 
 Needs a GPU, PyTorch, transformers, peft and torchvision, and gmlake installed (pip install .). Each run is a process of its
 own, forked from one that has imported PyTorch with the environment of that allocator (warm.py; --cold starts each anew).
 Jobs of several processes (distributed.py) are started by torchrun; what counts is the rank that fared worst. Those of
 several streams are in streams.py. With --in-turn the allocators of a job run at the same time and take turns with every step
-(turns.py): where a host is noisy that tells a hundredth, in a few runs. They share the device then, which has to hold them all.
+(turns.py), which says more where a host is noisy. They share the device then, which has to hold them all; and one allocator
+may stand beside itself (--allocators native,native), to see what the machine does.
 
 What says most comes first: everything once, with the limits; the other repetitions have the limit for gmlake alone. Within a
 job the allocators change places with each repetition, so that what else happens on the machine falls on all of them alike. A
@@ -29,7 +30,6 @@ import datetime
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +37,7 @@ import time
 
 import judge
 import turns
-from warm import BadFork, Warm, run_alone, start_alone
+from warm import BadFork, Warm, kill_alone, run_alone, start_alone
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -59,19 +59,25 @@ LONGEST = 600.0
 
 
 def environment(allocator):
+    """That of a process under it; "native#2" is native once more."""
     kept = {
         key: value
         for key, value in os.environ.items()
         if key not in ("GMLAKE", "GMLAKE_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
     }
-    return {**kept, **ALLOCATORS[allocator]}
+    return {**kept, **ALLOCATORS[allocator.partition("#")[0]]}
+
+
+def numbered(names):
+    """Each with a name of its own: the second "native" is "native#2"."""
+    return [name + (f"#{names[:i].count(name) + 1}" if name in names[:i] else "") for i, name in enumerate(names)]
 
 
 def others_way(runs, options):
     """A run that was made in another way than these are to be, or None: it is not one of theirs."""
     asked = (options.ahead, options.one_gpu)
     return next(
-        (r for r in runs if "ahead" in r and (r["ahead"], r["one_gpu"]) != asked or ("turn" in r) != options.in_turn), None
+        (r for r in runs if "ahead" in r and (r["ahead"], r["one_gpu"]) != asked or ("pair" in r) != options.in_turn), None
     )
 
 
@@ -130,7 +136,7 @@ def result_of(job, allocator, fraction, status, out, err, seconds):
         result.update(told(out))
     except (IndexError, ValueError):
         result["err"] = "no result"
-    if allocator == "gmlake" and result.get("backend", "gmlake") != "gmlake":  # not installed, or it gave up
+    if allocator.startswith("gmlake") and result.get("backend", "gmlake") != "gmlake":  # not installed, or it gave up
         result["err"] = f"{result['backend']} was in its place"
     result["wall_seconds"] = seconds
     if status != 0 or result.get("err") == "no result" or "gmlake" in err:
@@ -182,16 +188,19 @@ class Machine:
     def run_in_turn(self, job, steps, allocators, timeout):
         """The results of a job under each of these, a step in turn; None where they were cut off by `timeout`."""
         begin = time.monotonic()
-        with tempfile.TemporaryDirectory() as name:
+        members = self.ranks if job in DISTRIBUTED else 1
+        with tempfile.TemporaryDirectory() as name, turns.Conductor(allocators, members, timeout) as conductor:
             folder = pathlib.Path(name)
-            members = self.ranks if job in DISTRIBUTED else 1
-            conductor = turns.Conductor(folder / "turns", allocators, members, timeout)
+
+            def file_of(allocator, stream):
+                return folder / f"{allocator}.{stream}"
+
             started = {}
             try:
-                for allocator in allocators:
-                    command = self.command(arguments_of(job, steps, allocator, None))
-                    into = environment(allocator) | {turns.ADDRESS: conductor.path}
-                    started[allocator] = start_alone(command, into, folder / f"{allocator}.out", folder / f"{allocator}.err")
+                for each in allocators:
+                    command = self.command(arguments_of(job, steps, each, None))
+                    files = file_of(each, "out"), file_of(each, "err")
+                    started[each] = start_alone(command, environment(each) | {turns.ADDRESS: conductor.address}, *files)
                 conductor.conduct(lambda allocator: started[allocator].poll() is None)
                 for process in started.values():
                     process.wait(conductor.seconds_left())
@@ -199,18 +208,10 @@ class Machine:
                 return None
             finally:
                 for process in started.values():
-                    if process.poll() is None:
-                        os.killpg(process.pid, signal.SIGKILL)
-                        process.wait()
+                    kill_alone(process)
             seconds = time.monotonic() - begin
-
-            def written(allocator, stream):
-                return (folder / f"{allocator}.{stream}").read_text(errors="replace")
-
-            return [
-                result_of(job, each, None, process.returncode, written(each, "out"), written(each, "err"), seconds)
-                for each, process in started.items()
-            ]
+            said = {each: [file_of(each, stream).read_text(errors="replace") for stream in ("out", "err")] for each in started}
+        return [result_of(job, each, None, process.returncode, *said[each], seconds) for each, process in started.items()]
 
     def process(self, allocator, arguments, timeout):
         if arguments[0] in JOBS and not self.cold:
@@ -245,6 +246,17 @@ def show(result):
     print(f"{result['job']:14} {result['alloc'] + limit:34} {result['wall_seconds']:5.1f} s  {text}", flush=True)
 
 
+def did_not_end(job, allocator, fraction):
+    return {
+        "job": job,
+        "alloc": allocator,
+        "fraction": fraction,
+        "exit": -1,
+        "err": "did not end",
+        "wall_seconds": LONGEST,
+    }
+
+
 def campaign(document, todo, steps_of, limit, machine, seconds, keep):
     """Runs what of `todo` is not in the document yet and fits into `seconds`. Returns how much was left out."""
     begin = time.monotonic()
@@ -264,8 +276,7 @@ def campaign(document, todo, steps_of, limit, machine, seconds, keep):
         if not late and not (limited and fraction is None):
             result = machine.run(job, steps_of(job), name, fraction, min(left, LONGEST))
             if result is None and left > LONGEST:
-                result = {"job": job, "alloc": name, "fraction": fraction, "exit": -1, "err": "did not end"}
-                result["wall_seconds"] = LONGEST
+                result = did_not_end(job, name, fraction)
         if result is None:
             left_out += 1
             continue
@@ -277,28 +288,41 @@ def campaign(document, todo, steps_of, limit, machine, seconds, keep):
 
 
 def campaign_in_turn(document, jobs, allocators, repeat, steps_of, machine, seconds, keep):
-    """The same of `jobs`, each under all allocators at once; `turn` in a result says with which others it ran."""
+    """The same of `jobs`, each under all allocators at once; `pair` in a result says with which others it ran.
+
+    Who goes first changes with each repetition."""
     begin = time.monotonic()
     runs = document["runs"]
     left_out = 0
     for repetition in range(repeat):
+        turn = repetition % len(allocators)
         for job in jobs:
-            if any(r["job"] == job and r["turn"] == repetition for r in runs):
+            if repetition < len({r["pair"] for r in runs if r["job"] == job}):
                 continue
             left = seconds - (time.monotonic() - begin)
-            results = None
-            if expected_seconds(runs, job) <= left:
-                results = machine.run_in_turn(job, steps_of(job), allocators, min(left, LONGEST))
+            if expected_seconds(runs, job) > left:
+                left_out += len(allocators)
+                continue
+            order = allocators[turn:] + allocators[:turn]
+            results = machine.run_in_turn(job, steps_of(job), order, min(left, LONGEST))
+            if results is None and left > LONGEST:
+                results = [did_not_end(job, name, None) for name in order]
             if results is None:
                 left_out += len(allocators)
                 continue
+            pair = next_pair(runs)
             for result in results:
-                add(document, {**result, "turn": repetition})
+                add(document, {**result, "pair": pair})
             keep()
     return left_out
 
 
+def next_pair(runs):
+    return 1 + max((r["pair"] for r in runs if "pair" in r), default=-1)
+
+
 def add(document, result):
+    """As one more of its runs; exits where it is of another machine."""
     here = result.pop("machine", None)
     if here is not None and document.setdefault("machine", here) != here:
         sys.exit(f"this machine is {here}, and the results are of {document['machine']}: give --out another file")
@@ -323,7 +347,10 @@ def document_to_begin(paths, command):
     if not kept:
         return begun
     commands = " and ".join(dict.fromkeys(document["command"] for _, document in kept))
-    begun = {**kept[0][1], "command": commands, "runs": [run for _, document in kept for run in document["runs"]]}
+    begun = {**kept[0][1], "command": commands, "runs": []}
+    for _, document in kept:
+        first = next_pair(begun["runs"])
+        begun["runs"] += [{**run, "pair": first + run["pair"]} if "pair" in run else run for run in document["runs"]]
     begun["left_out"] = sum(document.get("left_out", 0) for _, document in kept)
     return begun
 
@@ -359,11 +386,17 @@ def main():
     out.parent.mkdir(parents=True, exist_ok=True)
     document = document_to_begin(options.resume, "python3 bench/jobs/run.py " + " ".join(sys.argv[1:]))
 
-    if options.in_turn and options.limit is not None:
-        parser.error("--in-turn has no --limit: it is a share of the device, which they share")
+    if options.in_turn:
+        if options.limit is not None:
+            parser.error("--in-turn has no --limit: it is a share of the device, which they share")
+        if options.out is None and not options.resume:
+            parser.error("--in-turn wants --out: the usual file is of runs one after another")
+        allocators = numbered(allocators)
+    elif len(set(allocators)) < len(allocators):
+        parser.error("an allocator twice, beside itself, goes with --in-turn alone")
     if (other := others_way(document["runs"], options)) is not None:
         ahead = f" --ahead {other['ahead']}{' --one-gpu' * other['one_gpu']}" if "ahead" in other else ""
-        parser.error(f"what is to be added to was made with{' --in-turn' if 'turn' in other else 'out --in-turn'}{ahead}")
+        parser.error(f"what is to be added to was made with{' --in-turn' if 'pair' in other else 'out --in-turn'}{ahead}")
 
     def keep():
         document["figures"] = [

@@ -39,7 +39,7 @@ def run_alone(command, environment, timeout):
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_alone(process)
         process.communicate()
         return None, "", ""
     return process.returncode, out, err
@@ -49,6 +49,13 @@ def start_alone(command, environment, out, err):
     """A process that goes on beside this one, and what it prints into two files."""
     with open(out, "wb") as output, open(err, "wb") as errors:
         return subprocess.Popen(command, env=environment, stdout=output, stderr=errors, start_new_session=True)
+
+
+def kill_alone(process):
+    """It and all of its session; torchrun's workers, which have sessions of their own, end with it (distributed.py)."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Warm:

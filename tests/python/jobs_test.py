@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import json
 import os
 import pathlib
@@ -31,12 +32,13 @@ def main(arguments):
     ap.add_argument("--fraction", type=float)
     a = ap.parse_args(arguments)
     with open(os.environ["LOG"], "a") as log:
-        log.write(f"{a.name} {a.label} {a.fraction} {os.getpid() != imported} {os.environ.get('GMLAKE', 0)}\\n")
+        log.write(f"{a.name} {a.label} {a.fraction} {os.getpid() != imported} {os.environ.get('GMLAKE', 0)} {os.getpid()}\\n")
     if os.environ.get("SLOW") == a.name: time.sleep(60)
     if os.environ.get("DIE") == a.name: sys.exit("gone")
     turn = turns.Turn(a.label)
     for step in range(a.steps if turns.ADDRESS in os.environ else 0):
         turn.take()
+        if os.environ.get("SLOW_STEP") == a.name: time.sleep(60)
         with open(os.environ["LOG"], "a") as log: log.write(f"step {a.label} {step}\\n")
         turn.give()
         if os.environ.get("DIE_AFTER_A_STEP") == a.label: sys.exit("gone")
@@ -146,18 +148,19 @@ def steps_in(log):
 def test_allocators_in_turn_take_a_step_each(runner):
     ended, kept, log = runner(*IN_TURN, "--repeat", "1", "--resume", str(runner.file))
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert [(r["job"], r["alloc"], r["turn"], r["err"]) for r in kept["runs"]] == [
+    assert [(r["job"], r["alloc"], r["pair"], r["err"]) for r in kept["runs"]] == [
         ("detect", "native", 0, None),
         ("detect", "gmlake", 0, None),
     ]
     native, own = ([(name, step) for step in range(3)] for name in ("native", "gmlake"))
-    assert steps_in(log) == [native[0], own[0], own[1], native[1], native[2], own[2]]
+    assert steps_in(log) == [native[0], own[0], own[1], native[1], native[2], own[2]]  # and the other way round below
     assert ["import"] not in log and all(line[4] == "1" for line in log if line[1] == "gmlake" and line[0] == "detect")
     assert all("machine" not in r and r["wall_seconds"] > 0 for r in kept["runs"]) and kept["left_out"] == 0
 
     ended, kept, log = runner(*IN_TURN, "--repeat", "3", "--resume", str(runner.file))
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert [r["turn"] for r in kept["runs"]] == [0, 0, 1, 1, 2, 2] and len(steps_in(log)) == 12
+    assert [r["pair"] for r in kept["runs"]] == [0, 0, 1, 1, 2, 2] and len(steps_in(log)) == 12
+    assert steps_in(log)[:6] == [own[0], native[0], native[1], own[1], own[2], native[2]]
 
 
 def test_who_dies_loses_its_turns_and_the_others_go_on(runner):
@@ -173,36 +176,124 @@ def test_who_dies_before_the_first_turn_keeps_nobody_waiting(runner):
     assert [r["err"] for r in kept["runs"]] == ["no result", "no result"]
 
 
-def test_ranks_of_a_job_have_their_turn_together(tmp_path, monkeypatch):
+@pytest.fixture
+def turns(monkeypatch):
     monkeypatch.syspath_prepend(str(JOBS))
-    import turns
+    return importlib.import_module("turns")
 
-    conductor = turns.Conductor(tmp_path / "turns", ["native", "gmlake"], 2, 60)
-    monkeypatch.setenv(turns.ADDRESS, conductor.path)
-    meet = {name: threading.Barrier(2, timeout=60) for name in conductor.names}
+
+@pytest.mark.parametrize(("ahead", "groups"), [(1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (9, [5])])
+def test_steps_are_timed_in_their_turn_and_no_wait_for_it_is(turns, monkeypatch, ahead, groups):
+    clock, said = [100.0], []
+    monkeypatch.setattr(turns.time, "time", lambda: clock[0])
+
+    class Turn:
+        def take(self):
+            clock[0] += 1000.0  # another's step
+            said.append("take")
+
+        def give(self):
+            said.append("give")
+
+    def steps():
+        for loss in range(5):
+            clock[0] += 3.0
+            said.append("step")
+            yield loss
+
+    def wait():
+        clock[0] += 0.5
+        said.append("wait")
+
+    told = list(turns.timed(steps(), ahead, wait, Turn()))
+    assert [len(seconds) for seconds, _ in told] == groups and [loss for _, loss in told][-1] == 4
+    assert [seconds for seconds, _ in told] == [[3.0 + 0.5 / count] * count for count in groups]
+    turn_of = [["take", *["step"] * count, "wait", "give"] for count in groups]
+    assert said == sum(turn_of, []) + ["take", "give"]
+
+
+def test_ranks_of_a_job_have_their_turn_together(turns, monkeypatch):
+    meet = {name: threading.Barrier(2, timeout=20) for name in ("native", "gmlake")}
     taken = []
 
     def rank(name):
         turn = turns.Turn(name)
-        for _ in range(2):
-            turn.take()
-            meet[name].wait()  # as a collective does
-            taken.append(name)
-            turn.give()
-        turn.connection.close()
+        with turn.connection:
+            turn.connection.settimeout(20)
+            for _ in range(2):
+                turn.take()
+                meet[name].wait()  # as a collective does
+                taken.append(name)
+                turn.give()
 
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        ranks = [pool.submit(rank, name) for name in conductor.names * 2]
+    with turns.Conductor(["native", "gmlake"], 2, 20) as conductor, concurrent.futures.ThreadPoolExecutor(4) as pool:
+        monkeypatch.setenv(turns.ADDRESS, conductor.address)
+        ranks = [pool.submit(rank, name) for name in conductor.joined for _ in range(2)]
         conductor.conduct(lambda _: True)
         assert [each.result() for each in ranks] == [None] * 4
     assert taken == ["native", "native", "gmlake", "gmlake", "gmlake", "gmlake", "native", "native"]
 
 
-def test_turns_that_time_cuts_off_are_no_result(runner):
+def test_strangers_are_sent_away_and_silence_ends_with_the_time(turns, monkeypatch):
+    with turns.Conductor(["native"], 1, 2) as conductor:
+        monkeypatch.setenv(turns.ADDRESS, conductor.address)
+        stranger, silent, native = turns.Turn("nobody"), turns.Turn(""), turns.Turn("native")
+        with pytest.raises(turns.Late):
+            conductor.conduct(lambda _: True)  # native takes its turn and never gives it
+        native.take()
+        for turn in (stranger, silent):
+            with pytest.raises(ConnectionError):
+                turn.take()
+    with pytest.raises(ConnectionError):
+        native.take()  # nobody waits for a conductor that is gone
+    for turn in (stranger, silent, native):
+        turn.connection.close()
+
+
+def test_turns_that_time_cuts_off_are_no_result_and_leave_no_process(runner):
     runner(*IN_TURN, "--repeat", "1", "--resume", str(runner.file))
-    ended, kept, _ = runner(*IN_TURN, "--repeat", "2", "--seconds", "4", "--resume", str(runner.file), SLOW="detect")
+    arguments = (*IN_TURN, "--repeat", "2", "--seconds", "4", "--resume", str(runner.file))
+    for slow in ("SLOW", "SLOW_STEP"):
+        ended, kept, log = runner(*arguments, **{slow: "detect"})
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert [r["pair"] for r in kept["runs"]] == [0, 0] and kept["left_out"] == 2
+        pids = {int(line[5]) for line in log if line[0] == "detect"}
+        assert len(pids) == 2 and not any(pathlib.Path("/proc", str(pid)).exists() for pid in pids)
+
+
+def test_turns_that_would_not_end_in_time_are_left_out(runner):
+    ended, kept, log = runner(*IN_TURN, "--repeat", "1", "--seconds", "1", "--resume", str(runner.file))
+    assert ended.returncode == 0 and kept["runs"] == [] and kept["left_out"] == 2 and log == []
+
+
+def test_turns_that_hang_are_failures(turns, monkeypatch):
+    run = importlib.import_module("run")
+    monkeypatch.setattr(run.Machine, "run_in_turn", lambda *_: None)
+    document = {"runs": []}
+    names = ["native", "gmlake"]
+    left_out = run.campaign_in_turn(document, ["gan"], names, 1, lambda _: 3, run.Machine(), float("inf"), lambda: None)
+    assert left_out == 0 and [r["err"] for r in document["runs"]] == ["did not end"] * 2
+    assert ("runs that failed", "gan", 1, 0, False) in run.judge.figures(document["runs"])
+
+
+def test_an_allocator_may_stand_beside_itself_in_turn_alone(runner):
+    twice = ["--jobs", "detect", "--allocators", "native,native", "--repeat", "1", "--resume", str(runner.file)]
+    ended, _, _ = runner(*twice)
+    assert ended.returncode == 2 and "--in-turn" in ended.stderr
+    ended, kept, log = runner("--in-turn", "--steps", "2", *twice)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert [r["turn"] for r in kept["runs"]] == [0, 0] and kept["left_out"] == 2
+    assert [r["alloc"] for r in kept["runs"]] == ["native", "native#2"] and len(steps_in(log)) == 4
+
+
+def test_pairs_of_files_that_are_joined_stay_apart(runner, tmp_path):
+    other = tmp_path / "other.json"
+    for path in (runner.file, other):
+        runner(*IN_TURN, "--repeat", "2", "--resume", str(path))
+    joined = tmp_path / "joined.json"
+    arguments = ("--resume", str(runner.file), str(other), "--repeat", "0", "--out", str(joined))
+    ended, _, _ = runner(*IN_TURN, *arguments)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [r["pair"] for r in json.loads(joined.read_text())["runs"]] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_turns_and_runs_of_their_own_are_not_mixed(runner):
@@ -211,6 +302,8 @@ def test_turns_and_runs_of_their_own_are_not_mixed(runner):
     assert ended.returncode == 2 and "made with --in-turn" in ended.stderr
     ended, _, _ = runner(*IN_TURN, "--limit", "1.02")
     assert ended.returncode == 2 and "no --limit" in ended.stderr
+    ended, _, _ = runner(*IN_TURN)
+    assert ended.returncode == 2 and "wants --out" in ended.stderr
 
 
 def test_results_of_two_gpus_of_a_machine_are_joined(runner, tmp_path):
