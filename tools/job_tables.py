@@ -29,16 +29,6 @@ def kept_runs(path=None):
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def ended(runs):
-    """Those that ended well."""
-    return [r for r in runs if not judge.failed(r)]
-
-
-def ratio(runs):
-    """The worst peak reserved over peak allocated of those that ended well."""
-    return max((r["peak_reserved"] / r["peak_allocated"] for r in ended(runs)), default=None)
-
-
 def how_it_ended(runs):
     """How often, where not each time."""
     bad = [r for r in runs if judge.failed(r)]
@@ -64,17 +54,17 @@ def jobs_table_of(kept, documents):
     everywhere = [r for document in documents for r in document["runs"]]
     rows = []
     for job in dict.fromkeys(r["job"] for r in runs):
-        length = max((r["steps"] for r in ended(judge.of(runs, job, "native"))), default=None)
-        native = [r for r in ended(judge.of(everywhere, job, "native")) if r["steps"] == length]
+        length = max((r["steps"] for r in judge.ended(judge.of(runs, job, "native"))), default=None)
+        native = [r for r in judge.ended(judge.of(everywhere, job, "native")) if r["steps"] == length]
         for limited in (False, True):
             for name in ALLOCATORS:
                 own = judge.of(runs, job, name, limited)
                 if not own:
                     continue
-                peaks = [r["peak_allocated"] / GIB for r in ended(own) if r.get("peak_allocated")]
+                peaks = [r["peak_allocated"] / GIB for r in judge.ended(own) if r.get("peak_allocated")]
                 retries = [r["retries"] for r in own if r.get("retries") is not None]
                 label = f"{name} within {own[0]['limit']:g} x peak" if limited else name
-                worst = number(ratio(own))
+                worst = number(judge.held(own))
                 rows.append(["" if rows and any(row[0] == job for row in rows) else job,
                              f"**{label}**" if name == "gmlake" else label,
                              f"{max(peaks):.2f} GiB" if peaks else "-",
@@ -115,7 +105,7 @@ def campaigns(documents, job, *kinds):
     """The runs of a job of each kind, an allocator or one with a limit, of each document that has them all.
 
     In a document they changed places on one machine, so that a ratio is made of runs of one document alone."""
-    every = [[ended(judge.of(document["runs"], job, *kind)) for kind in kinds] for document in documents]
+    every = [[judge.ended(judge.of(document["runs"], job, *kind)) for kind in kinds] for document in documents]
     return [apart for apart in every if all(apart)]
 
 
@@ -158,8 +148,9 @@ def steps_table_of(documents, jobs):
         pairs = campaigns(documents, job, OWN, NATIVE)
         if not pairs:
             continue
-        rows.append([job, str(len(pairs)), how_many(pairs), judged(combined(pairs, judge.median_seconds), judge.STEP_BOUND), resampled(pairs),
-                     judged(combined(pairs, judge.steady_seconds), judge.STEP_BOUND),
+        median, steady = (judged(combined(pairs, seconds), judge.STEP_BOUND)
+                          for seconds in (judge.median_seconds, judge.steady_seconds))
+        rows.append([job, str(len(pairs)), how_many(pairs), median, resampled(pairs), steady,
                      *(f"{100 * spread_within(pairs, kind):.0f} %" for kind in (1, 0))])
     header = ["job", "campaigns", "runs", "median step over native's", "in 95 % of resamplings",
               "steps from the third on, over native's", "native's slowest run over its fastest", "gmlake's"]
@@ -186,7 +177,7 @@ def line_of(kept, documents):
     """Two lines for who has not decided yet."""
     runs = kept["runs"]
     jobs = [job for job in dict.fromkeys(r["job"] for r in runs)
-            if all(ratio(judge.of(runs, job, name)) for name in ("native", "gmlake"))]
+            if all(judge.held(judge.of(runs, job, name)) for name in ("native", "gmlake"))]
     if not jobs:
         return NONE_KEPT
 
@@ -194,7 +185,7 @@ def line_of(kept, documents):
         low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
         return low if low == high else f"{low} to {high}"
 
-    ratios = {name: between([ratio(judge.of(runs, job, name)) for job in jobs], 3) for name in ("native", "gmlake")}
+    ratios = {name: between([judge.held(judge.of(runs, job, name)) for job in jobs], 3) for name in ("native", "gmlake")}
     pairs = [campaigns(documents, job, OWN, NATIVE) for job in jobs]
     times, spreads = [combined(each, judge.median_seconds) for each in pairs], [100 * spread_within(each, 1) for each in pairs]
     return (f"On one {kept['machine']['gpu']} under PyTorch {kept['machine']['torch']}, {len(jobs)} jobs: peak reserved over peak "

@@ -2,7 +2,7 @@
 import math
 import statistics
 
-from job_tables import NONE_KEPT, RESULTS, judge, judged, kept_runs, number, ratio
+from job_tables import NONE_KEPT, RESULTS, judge, judged, kept_runs, number
 from markdown_table import table
 
 
@@ -23,7 +23,7 @@ def rows_of(document):
         own, native = map(list, zip(*pairs))
         yield [job, str(len(pairs)), str(own[0]["steps"]),
                *(with_error(judge.each_over(own, native, seconds)) for seconds in (judge.median_seconds, judge.steady_seconds)),
-               number(ratio(native)), f"**{number(ratio(own))}**", document["commit"][:7]]
+               number(judge.held(native)), f"**{number(judge.held(own))}**", document["commit"][:7]]
 
 
 def turns_table_of(documents):

@@ -18,7 +18,6 @@ import os
 import pickle
 import random
 import sys
-import time
 
 import torch
 

@@ -17,6 +17,16 @@ def failed(run):
     return bool(run.get("err")) or run["exit"] != 0
 
 
+def ended(runs):
+    """Those that ended well."""
+    return [run for run in runs if not failed(run)]
+
+
+def held(runs):
+    """The worst peak reserved over peak allocated of those that ended well; None where none did."""
+    return max((run["peak_reserved"] / run["peak_allocated"] for run in ended(runs)), default=None)
+
+
 def median(runs, field):
     values = [run[field] for run in runs if run.get(field) is not None]
     return statistics.median(values) if values else None
@@ -30,7 +40,7 @@ def spread(runs, field):
 
 def all_seconds(runs, first=0):
     """The steps from `first` on, each at its median over the repetitions: steps of one number do the same work."""
-    steps = [r["step_seconds"] for r in runs if not failed(r) and r.get("step_seconds")]
+    steps = [r["step_seconds"] for r in ended(runs) if r.get("step_seconds")]
     return sum(statistics.median(same) for same in list(zip(*steps))[first:])
 
 
@@ -41,13 +51,13 @@ def steady_seconds(runs):
 
 def median_seconds(runs):
     """Of the medians of the steps."""
-    return median([run for run in runs if not failed(run)], "median_step")
+    return median(ended(runs), "median_step")
 
 
 def in_turn(own, other):
     """The runs that took turns, (one, the one beside it), where both ended well."""
-    beside = {run["pair"]: run for run in other if "pair" in run and not failed(run)}
-    return [(run, beside[run["pair"]]) for run in own if run.get("pair") in beside and not failed(run)]
+    beside = {run["pair"]: run for run in ended(other) if "pair" in run}
+    return [(run, beside[run["pair"]]) for run in ended(own) if run.get("pair") in beside]
 
 
 def each_over(own, other, seconds):
@@ -71,8 +81,8 @@ def loss_away(runs, native):
 
     Medians, since the range of a few runs seldom holds all of a few others, though all did the same.
     """
-    known = [r["loss"] for r in native if not failed(r) and r.get("loss") is not None]
-    own = [r["loss"] for r in runs if not failed(r) and r.get("loss") is not None]
+    known = [r["loss"] for r in ended(native) if r.get("loss") is not None]
+    own = [r["loss"] for r in ended(runs) if r.get("loss") is not None]
     if not known or not own:
         return None
     return abs(statistics.median(own) - statistics.median(known)), max(known) - min(known)
@@ -80,8 +90,8 @@ def loss_away(runs, native):
 
 def wrong_losses(runs, native):
     """How many runs ended with a loss that is none, or nowhere near native's."""
-    about = median([r for r in native if not failed(r)], "loss")
-    own = [r["loss"] for r in runs if not failed(r) and r.get("loss") is not None]
+    about = median(ended(native), "loss")
+    own = [r["loss"] for r in ended(runs) if r.get("loss") is not None]
     return sum(about is not None and not abs(loss - about) <= WRONG_LOSS * abs(about) for loss in own)
 
 
@@ -95,8 +105,8 @@ def figures(runs):
         yield "runs that failed", job, bad, 0, bad == 0
         if bad:
             continue
-        held = max(r["peak_reserved"] / r["peak_allocated"] for r in own)
-        yield "peak reserved / peak allocated", job, held, RATIO_BOUND, held <= RATIO_BOUND
+        ratio = held(own)
+        yield "peak reserved / peak allocated", job, ratio, RATIO_BOUND, ratio <= RATIO_BOUND
         for name, seconds in (("median step", median_seconds), ("steady steps", steady_seconds)):
             if (ratio := over(own, native, seconds)) is not None:
                 yield f"{name} / native's", job, ratio, STEP_BOUND, ratio <= STEP_BOUND

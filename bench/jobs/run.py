@@ -59,13 +59,13 @@ LONGEST = 600.0
 
 
 def environment(allocator):
-    """That of a process under it; "native#2" is native once more."""
+    """That of a process under it."""
     kept = {
         key: value
         for key, value in os.environ.items()
         if key not in ("GMLAKE", "GMLAKE_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
     }
-    return {**kept, **ALLOCATORS[allocator.partition("#")[0]]}
+    return {**kept, **ALLOCATORS[unnumbered(allocator)]}
 
 
 def numbered(names):
@@ -73,20 +73,31 @@ def numbered(names):
     return [name + (f"#{names[:i].count(name) + 1}" if name in names[:i] else "") for i, name in enumerate(names)]
 
 
+def unnumbered(name):
+    return name.partition("#")[0]
+
+
+def rotated(names, repetition):
+    """Another of them is first each time."""
+    first = repetition % len(names)
+    return names[first:] + names[:first]
+
+
 def others_way(runs, options):
     """A run that was made in another way than these are to be, or None: it is not one of theirs."""
     asked = (options.ahead, options.one_gpu)
-    return next(
-        (r for r in runs if "ahead" in r and (r["ahead"], r["one_gpu"]) != asked or ("pair" in r) != options.in_turn), None
-    )
+
+    def other(run):
+        return ("pair" in run) != options.in_turn or ("ahead" in run and (run["ahead"], run["one_gpu"]) != asked)
+
+    return next(filter(other, runs), None)
 
 
 def plan(jobs, allocators, repeat, limited):
     """All that is to run, (job, allocator, with the limit, repetition), in the order of how much it says."""
     for repetition in range(repeat):
-        turn = repetition % len(allocators)
         for job in jobs:
-            for name in allocators[turn:] + allocators[:turn]:
+            for name in rotated(allocators, repetition):
                 yield job, name, False, repetition
         if limited:
             for name in [name for name in LIMITED if name in allocators and (repetition == 0 or name == "gmlake")]:
@@ -97,7 +108,7 @@ def plan(jobs, allocators, repeat, limited):
 def fraction_of(runs, job, limit):
     """The limit of a job as a share of the device; None where no run has told its peak yet."""
     free = [r for r in runs if r["job"] == job and r["fraction"] is None and r["alloc"] != "cudaMallocAsync"]
-    ended = [r for r in free if r.get("peak_allocated") and not judge.failed(r)]
+    ended = [r for r in judge.ended(free) if r.get("peak_allocated")]
     if not ended:
         return None
     return limit * max(r["peak_allocated"] for r in ended) / ended[0]["device_total"]
@@ -136,7 +147,7 @@ def result_of(job, allocator, fraction, status, out, err, seconds):
         result.update(told(out))
     except (IndexError, ValueError):
         result["err"] = "no result"
-    if allocator.startswith("gmlake") and result.get("backend", "gmlake") != "gmlake":  # not installed, or it gave up
+    if unnumbered(allocator) == "gmlake" and result.get("backend", "gmlake") != "gmlake":  # not installed, or it gave up
         result["err"] = f"{result['backend']} was in its place"
     result["wall_seconds"] = seconds
     if status != 0 or result.get("err") == "no result" or "gmlake" in err:
@@ -295,7 +306,7 @@ def campaign_in_turn(document, jobs, allocators, repeat, steps_of, machine, seco
     runs = document["runs"]
     left_out = 0
     for repetition in range(repeat):
-        turn = repetition % len(allocators)
+        order = rotated(allocators, repetition)
         for job in jobs:
             if repetition < len({r["pair"] for r in runs if r["job"] == job}):
                 continue
@@ -303,7 +314,6 @@ def campaign_in_turn(document, jobs, allocators, repeat, steps_of, machine, seco
             if expected_seconds(runs, job) > left:
                 left_out += len(allocators)
                 continue
-            order = allocators[turn:] + allocators[:turn]
             results = machine.run_in_turn(job, steps_of(job), order, min(left, LONGEST))
             if results is None and left > LONGEST:
                 results = [did_not_end(job, name, None) for name in order]

@@ -89,13 +89,13 @@ class Conductor:
         """Until all have left; running(name) says whether one that has not joined yet still may."""
         while any(len(had) < self.members and running(name) for name, had in self.joined.items()):
             self.let_join()
-        left, backwards = list(self.joined), False
+        left = list(self.joined)
         while left:
-            for name in reversed(left) if backwards else list(left):
+            for name in list(left):
                 if not self.step(self.joined[name]):
                     self.leave(name)
                     left.remove(name)
-            backwards = not backwards
+            left.reverse()
 
     def let_join(self):
         """One more, where one comes. Who comes and does not say a name that is awaited is sent away."""

@@ -96,7 +96,7 @@ class Warm:
             def stop(*_):
                 nonlocal late
                 late = True
-                self.kill()
+                self.stop()
 
             before = signal.signal(signal.SIGALRM, stop)
             signal.setitimer(signal.ITIMER_REAL, timeout)
@@ -114,13 +114,9 @@ class Warm:
                 raise BadFork("an import touched CUDA")
             return (status, *(path.read_text(errors="replace") if path.exists() else "" for path in (out, err)))
 
-    def kill(self):
-        os.killpg(self.process.pid, signal.SIGKILL)  # the fork too
-        self.process.wait()
-
     def stop(self):
-        if self.running():
-            self.kill()
+        if self.process is not None:
+            kill_alone(self.process)  # the fork too
 
 
 def serve(jobs):
